@@ -105,7 +105,7 @@ class BenchResult(DisplayableResult):
         )
 
     def _list_notes(self) -> Iterator[str]:
-        """Yield what was skipped or not counted, and the models' zeros and notes."""
+        """Yield the notes: skipped timings, shares of zeros, uncounted layers, notes of models."""
         for item in self.skipped:
             yield f"{item.model}, {item.runtime} {item.format}: skipped: {item.reason}"
         for model in self.models:

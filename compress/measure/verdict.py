@@ -324,7 +324,7 @@ def select_file(
         item
         for item in candidates
         if best.metric - item.metric <= NEAR * unit + 1e-9
-        and not _is_worse(item, best, len(candidates) - 1)
+        and not is_worse(item.values, best.values, len(candidates) - 1)
     ]
     return select_cheapest(close_candidates)
 
@@ -361,15 +361,16 @@ def select_cheapest(candidates: Sequence[FileCandidate]) -> FileCandidate:
     return max(remaining, key=lambda item: (item.metric, *_negate_costs(item), item.id))
 
 
-def _is_worse(candidate: FileCandidate, best: FileCandidate, comparisons: int) -> bool:
-    """Return whether a file is significantly worse than the best one on validation data."""
-    values, best_values = candidate.values, best.values
-    if (
-        candidate is best
-        or values is None
-        or best_values is None
-        or values.shape != best_values.shape
-    ):
+def is_worse(values: Floats | None, best_values: Floats | None, comparisons: int) -> bool:
+    """Return whether a file is significantly worse than another on the same examples.
+
+    Args:
+        values, best_values: Metric per example of both files, (n,), see
+            `compress.core.statistics.compare_examples`; None: unknown. The answer is no if either
+            is unknown or if they are of different examples.
+        comparisons: Number of differences for which the interval must hold.
+    """
+    if values is None or best_values is None or values.shape != best_values.shape:
         return False
     return compare_examples(values, best_values, comparisons=comparisons).high < 0
 

@@ -156,14 +156,17 @@ def select_files(report: Report) -> FileSelection:
         SelectedFile(BEST, ranked[0], best, title, formatting.format_metric(metric, best)),
     )
     verdicts = [section.verdict for section in report.sections if section.verdict is not None]
-    base = next(
-        (row for row in report.rows if row.artifact.id == row_to_ship.artifact.baseline), None
-    )
+    base = find_original(report, row_to_ship)
     verdict = verdicts[0] if named and verdicts else None
     if verdict is None and base is not None:
         folder = RunFolder(report.folder)
         verdict = build_artifact_verdict(folder, row_to_ship.artifact, base.artifact, metric, None)
     return FileSelection(metric, source, chosen, verdict=verdict)
+
+
+def find_original(report: Report, row: Row) -> Row | None:
+    """Return the file that a file is compared with; None if the report lacks it."""
+    return next((item for item in report.rows if item.artifact.id == row.artifact.baseline), None)
 
 
 def find_shipped_file(report: Report, row: Row) -> Path:

@@ -15,6 +15,7 @@ from compress.measure import formatting
 from compress.report.columns import build_precision_table, list_columns
 from compress.report.file_selection import (
     SelectedFile,
+    find_original,
     format_agreement_warnings,
     select_files,
 )
@@ -30,7 +31,6 @@ from compress.report.markup import (
 from compress.report.plot import has_plot
 from compress.report.report_data import Report, Row
 from compress.report.result_screen import (
-    find_original,
     format_smaller,
     list_fields,
     list_verdict_lines,

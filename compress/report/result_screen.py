@@ -16,6 +16,7 @@ from compress.report.file_selection import (
     GOAL,
     FileSelection,
     SelectedFile,
+    find_original,
     find_shipped_file,
     format_agreement_warnings,
     select_files,
@@ -59,7 +60,7 @@ def build_result_screen(report: Report) -> Summary:
 
 
 def list_verdict_lines(report: Report, selection: FileSelection) -> list[str]:
-    """Return the verdict, a line per goal and per output of several, and what pruning won.
+    """Return the verdict, the lines of goals and outputs, and the comparison of pruned files.
 
     Args:
         report: The report with the files.
@@ -135,13 +136,8 @@ def _describe_costs(report: Report, row: Row) -> str:
     return f"{', '.join(texts)}; {', '.join(ratios)} than {original.artifact.id}"
 
 
-def find_original(report: Report, row: Row) -> Row | None:
-    """Return the file that a file is compared with."""
-    return next((item for item in report.rows if item.artifact.id == row.artifact.baseline), None)
-
-
 def format_smaller(original: Row, row: Row) -> str:
-    """Return how many times smaller a file is than the original's: "3.54x"."""
+    """Return the ratio of the original's size to a file's size as text, like "3.54x"."""
     return f"{original.artifact.size_bytes / max(1, row.artifact.size_bytes):.2f}x"
 
 

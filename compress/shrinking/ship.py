@@ -61,7 +61,7 @@ feed.py imports beside NumPy."""
 
 @dataclass(frozen=True)
 class ShippedFile:
-    """The file to deploy, with what its model card compares.
+    """The file to deploy and the original, as its model card compares them.
 
     Attributes:
         name: Name of the original model.

@@ -17,7 +17,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console, RenderableType
@@ -38,9 +37,6 @@ from compress.core.faults import SPACE, explain_fault, find_fault
 from compress.core.summary import WIDTH, DisplayableResult, escape_line
 from compress.run.directory import LOG
 from search.engines import Display
-
-if TYPE_CHECKING:
-    pass
 
 INTERRUPTED, TERMINATED = 130, 143
 RESUME_HINT = (
@@ -136,7 +132,7 @@ def _print_line(text: str) -> None:
 
 @dataclass(frozen=True)
 class OutputMode:
-    """What a command prints.
+    """Options of what a command prints.
 
     Attributes:
         quiet: Whether progress, log lines and notes are left out.

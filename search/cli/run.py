@@ -193,7 +193,7 @@ def report(
     from compress.plan.conversion import split_items
     from compress.report.live.graphs import export_graphs
     from search.report import render
-    from search.report.compare import build_comparison_summary, compare_runs, load_runs
+    from search.report.compare import build_comparison_summary, load_runs, write_comparison
 
     with report_errors("The same command renders it again."):
         import_plugins(split_items(plugins))
@@ -203,7 +203,8 @@ def report(
                     "--light and --model-explorer must go with one run. Received: several to "
                     "compare."
                 )
-            comparison_page = compare_runs(folders, page or COMPARISON_PAGE)
+            runs = load_runs(folders)
+            comparison_page = write_comparison(runs, page or COMPARISON_PAGE)
             rendered = None
         else:
             if page is not None:
@@ -217,7 +218,7 @@ def report(
     if rendered is not None:
         print_report(rendered)
     else:
-        screen = build_comparison_summary(load_runs(folders), comparison_page)
+        screen = build_comparison_summary(runs, comparison_page)
         show(screen.to_text(choose_width()), saved=comparison_page)
 
 

@@ -121,14 +121,27 @@ def compare_runs(paths: Sequence[str | Path], out: str | Path) -> Path:
     Raises:
         InputError: There are fewer than two runs, they cannot be compared, or `out` is a folder.
     """
+    return write_comparison(load_runs(paths), out)
+
+
+def write_comparison(runs: Sequence[ComparedRun], out: str | Path) -> Path:
+    """Write the page that compares loaded runs.
+
+    Args:
+        runs: The runs, see `load_runs`.
+        out: Path of the page.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        InputError: The runs have no kind of point in common, or `out` is a folder.
+    """
     page_path = Path(out)
-    if len(paths) < 2:
-        raise InputError(f"At least 2 runs must be compared. Received: {len(paths)}.")
     if page_path.is_dir():
         raise InputError(
             f"out must be a file, compare.html say. Received: the folder '{page_path}'."
         )
-    runs = load_runs(paths)
     point_sets = [
         points
         for points in (_merge_points(runs, kind) for kind in ("files", "candidates"))
@@ -165,8 +178,10 @@ def load_runs(paths: Sequence[str | Path]) -> list[ComparedRun]:
         paths: The `--out` folders of the runs.
 
     Raises:
-        InputError: They cannot be compared.
+        InputError: There are fewer than two, or they cannot be compared.
     """
+    if len(paths) < 2:
+        raise InputError(f"At least 2 runs must be compared. Received: {len(paths)}.")
     labels = _shorten_paths([Path(path) for path in paths])
     runs = [
         ComparedRun(label, load_report(path)) for label, path in zip(labels, paths, strict=True)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from compress.core.errors import InputError
-from compress.core.statistics import compare_examples
 from compress.core.summary import Summary
 from compress.measure import formatting
+from compress.measure.verdict import is_worse
 from compress.report.markup import Cell
 from compress.report.report_data import Report, read_report
 from compress.report.result_screen import build_result_screen
@@ -131,8 +131,7 @@ class SearchReport(Report):
             return []
         wins = sum(
             all(
-                time.low_ms > latency.high_ms
-                or compare_examples(other, values, comparisons=len(pruned)).high < 0.0
+                time.low_ms > latency.high_ms or is_worse(other, values, len(pruned))
                 for time, other in unpruned
             )
             for latency, values in pruned

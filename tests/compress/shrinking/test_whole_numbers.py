@@ -67,28 +67,14 @@ def test_the_model_itself_may_be_the_net(trained: Any, digits: Dataset, tmp_path
 
 @pytest.mark.slow
 def test_a_net_is_trained_once_more(trained: Any, digits: Dataset, tmp_path: Path) -> None:
-    result = shrink(
-        trained,
-        digits,
-        macs=0.6,
-        out=tmp_path / "out",
-        formats=FORMATS,
-        qat_epochs=1,
-        finetune_epochs=1,
-        **QUICK,
-    )
+    options = {
+        "macs": 0.6, "out": tmp_path / "out", "formats": FORMATS, "qat_epochs": 1,
+        "finetune_epochs": 1, **QUICK,
+    }  # fmt: skip
+    result = shrink(trained, digits, **options)
     found = [row.artifact for row in result.report.rows if row.artifact.format == "int8-qat"]
     assert len(found) == 1
     assert found[0].val["accuracy"] > 0.8
     # the same command again: nothing is made anew
-    again = shrink(
-        trained,
-        digits,
-        macs=0.6,
-        out=tmp_path / "out",
-        formats=FORMATS,
-        qat_epochs=1,
-        finetune_epochs=1,
-        **QUICK,
-    )
+    again = shrink(trained, digits, **options)
     assert again.outcome.chosen == result.outcome.chosen

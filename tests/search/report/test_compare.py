@@ -173,12 +173,12 @@ def test_runs_of_other_data_or_machines_are_told(
 def test_what_cannot_be_compared(folder: SearchFolder, tmp_path: Path) -> None:  # noqa: F811
     with pytest.raises(InputError, match="At least 2 runs must be compared. Received: 1"):
         compare_runs([folder.path], tmp_path / "c.html")
-    with pytest.raises(InputError, match="out must be a file"):
-        compare_runs([folder.path, folder.path], tmp_path)
     with pytest.raises(InputError, match="Runs must be different folders"):
         compare_runs([folder.path, folder.path], tmp_path / "c.html")
     other = tmp_path / "other"
     shutil.copytree(folder.path, other)
+    with pytest.raises(InputError, match="out must be a file"):
+        compare_runs([folder.path, other], tmp_path)
     data = read_json(other / "data.json")
     write_json(other / "data.json", {**data, "task": "binary"})
     with pytest.raises(InputError, match="Runs must be of one task"):
