@@ -349,7 +349,8 @@ class CandidateBuilder:
             f"{name.replace('_', ' ')} {format_cost(name, value)}"
             for name, value in candidate.costs.items()
         )
-        LOG.info("candidate %s: %s; %s", candidate.name, candidate.stage, shown)
+        stage = "unchanged" if candidate.whole and candidate.stage != TRAINED else candidate.stage
+        LOG.info("candidate %s: %s", candidate.name, "; ".join(filter(None, (stage, shown))))
         return candidate
 
 
