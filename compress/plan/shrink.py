@@ -121,7 +121,7 @@ class GoalOptions(GoalLimits):
         require(
             self.latency_table is None or self.latency is not None,
             "latency_table",
-            "stand beside a latency, which it is of",
+            "go with a latency goal",
             f"'{self.latency_table}'",
             "Give --latency.",
         )
@@ -198,8 +198,8 @@ class ShrinkPlan(Plan):
         require(
             self.channels.scope == "output_error" or self.channels.should_compare,
             "channel_scope",
-            "be output_error, or auto without a criterion: a goal is met by what single layers are "
-            "worth",
+            "be output_error, or auto without a criterion: a goal needs the output error of each "
+            "layer",
             self.channels.scope,
         )
         require(
@@ -242,13 +242,13 @@ class ShrinkPlan(Plan):
         require(
             goal.peak_memory is None or "litert" in self._usable_runtimes,
             "peak_memory",
-            "be of LiteRT files: it is that of LiteRT's arena",
+            "go with LiteRT formats only: it is the size of LiteRT's arena",
             ",".join(formats),
         )
         require(
             goal.latency_table is None or "litert" in self._usable_runtimes,
             "latency_table",
-            "be of LiteRT files",
+            "go with LiteRT formats only: its times are of LiteRT",
             ",".join(formats),
         )
 

@@ -112,7 +112,7 @@ def test_a_table_that_does_not_fit_is_refused_before_any_work(
 
 
 def test_a_table_goes_with_a_latency() -> None:
-    with pytest.raises(InputError, match="latency_table must stand beside a latency"):
+    with pytest.raises(InputError, match="latency_table must go with a latency goal"):
         GoalOptions(macs="0.5x", latency_table="phone.json")
 
 
@@ -154,7 +154,7 @@ def test_files_and_runtimes_that_do_not_go_together(
         shrink(trained, digits, latency=0.5, formats=["onnx"], **asked)
     with pytest.raises(InputError, match="formats must be among float32"):
         shrink(trained, digits, macs=0.5, formats=["onnx", "int8"], **asked)
-    with pytest.raises(InputError, match="peak_memory must be of LiteRT files"):
+    with pytest.raises(InputError, match="peak_memory must go with LiteRT formats"):
         shrink(trained, digits, peak_memory=0.5, formats=["onnx"], **asked)
     assert not (tmp_path / "out").exists()
 
