@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,12 +68,15 @@ def select_by_output_error(
         return np.asarray(cost_function(kept, present if sensitivity.blocks else None), np.float64)
 
     def allocate(round_to: int) -> Allocation:
-        return allocate_by_error(
-            output_errors,
-            compute_allowed_counts(coupling, options, round_to),
-            compute_cost,
-            target,
-        )
+        allowed = compute_allowed_counts(coupling, options, round_to)
+        allocation = allocate_by_error(output_errors, allowed, compute_cost, target)
+        if allocation.is_on_target:
+            return allocation
+        # a coarse step often lands just above the target; finer steps are slower at the same MACs
+        highest = target * (1 + TOLERANCE) / (1 + TARGET_PRECISION)
+        above = allocate_by_error(output_errors, allowed, compute_cost, highest)
+        above = replace(above, error=(above.cost - target) / target)
+        return min(allocation, above, key=lambda item: abs(item.error))
 
     allocation, round_to = choose_nearest(options, allocate)
     fixed = compute_allowed_counts(coupling, options, round_to).fixed
