@@ -32,8 +32,8 @@ from compress.run.origin import write_data_record, write_examples
 from compress.shrinking.compression_job import load_teachers
 from compress.shrinking.file_evaluation import measure_stage
 from compress.shrinking.job_runner import (
+    check_augment_and_weights,
     check_environment,
-    check_training,
     open_logs,
     refuse_trained_validation,
     resolve_task,
@@ -300,7 +300,7 @@ def _execute_plan(
     provenance = check_data_leakage(plan, data, space)
     if plan.goal.is_given:
         refuse_trained_validation(provenance.trained_on_validation)
-    check_training(plan, data)
+    check_augment_and_weights(plan, data)
     teachers = load_teachers(plan.distill.teacher.files, data, plan)
     if command == "run":
         check_compression(plan, data, [teacher.model for teacher in teachers])

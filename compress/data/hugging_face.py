@@ -184,6 +184,7 @@ def _read_layout(data: Any) -> Layout:
 
 
 def _infer_field(feature: Any) -> Field:
+    """Return the kind of content of a feature; `OTHER` if it is not supported."""
     kind = type(feature).__name__
     if kind == "ClassLabel":
         return Field(NUMBER, classes=tuple(map(str, feature.names or ())))

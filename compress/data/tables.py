@@ -398,6 +398,7 @@ def _format_times(column: Any) -> Array:
 
 
 def _infer_field(kind: Any) -> Field:
+    """Return the kind of content of a column type; `OTHER` if it is not supported."""
     from pyarrow import types
 
     if types.is_dictionary(kind):

@@ -239,6 +239,7 @@ def _parse_features(record: bytes, record_name: str) -> Any:
 
 
 def _infer_field(feature: Any) -> Field:
+    """Return the kind of content of a feature of the first record; `OTHER` if not supported."""
     values = _read_values(feature)
     if not len(values):
         return Field(OTHER, "empty in the first record")

@@ -422,7 +422,10 @@ def _read_existing_entries(about: Path, feed_record: Mapping[str, Any]) -> dict[
 
 
 def _describe_ports(session: Session) -> dict[str, Any]:
-    """Return the types of a file's inputs and outputs, with the scales of integer ones."""
+    """Return dtype, scale and zero point of a file's inputs and outputs.
+
+    The keys are input and output, or inputs and outputs by name if there are several.
+    """
     inputs, outputs = session.inputs, session.outputs
     if len(inputs) == len(outputs) == 1:
         return {"input": inputs[0].to_json(), "output": outputs[0].to_json()}

@@ -125,7 +125,7 @@ class MatrixKernel(PositionKernel):
         return tf.reshape(kernel, (1, 1, math.prod(kernel.shape[: self.axes]), -1))
 
     def read_bias(self) -> Any:
-        """Return the bias, (channels,), or None."""
+        """Return the bias, (channels,); None if there is none or it differs between positions."""
         if self.layer.bias is None or self.bias_by_position:
             return None
         channels = tuple(self.layer.kernel.shape)[self.axes :]

@@ -229,27 +229,30 @@ class Sampler:
         return examples, drawn
 
     def sample_windows(
-        self, grid: tuple[int, ...], count: int, samples: int, size: int
+        self, grid: tuple[int, ...], example_count: int, position_count: int, window_size: int
     ) -> Positions:
         """Draw windows of adjacent positions from every example of a chunk.
 
         Args:
             grid: Sizes of the grid of positions.
-            count: Number of examples of the chunk.
-            samples: Approximate number of positions over all examples.
-            size: Positions of a window; windows are cut at the border.
+            example_count: Number of examples of the chunk.
+            position_count: Approximate number of positions over the examples of all chunks.
+            window_size: Positions of a window; windows are cut at the border.
         """
-        window = compute_window(grid, size)
+        window = compute_window(grid, window_size)
         inside = math.prod(s * w / (s + w - 1) for s, w in zip(grid, window, strict=True))
-        is_sampled = np.zeros((count, *grid), bool)
+        is_sampled = np.zeros((example_count, *grid), bool)
         offsets = np.indices(window).reshape(len(window), -1)
-        for _ in range(max(1, round(samples / self.batches.count / inside))):
-            corner = [self.rng.integers(1 - w, s, count) for s, w in zip(grid, window, strict=True)]
+        for _ in range(max(1, round(position_count / self.batches.count / inside))):
+            corner = [
+                self.rng.integers(1 - w, s, example_count)
+                for s, w in zip(grid, window, strict=True)
+            ]
             at = [c[:, None] + o for c, o in zip(corner, offsets, strict=True)]
             fits = np.all([(a >= 0) & (a < s) for a, s in zip(at, grid, strict=True)], axis=0)
-            example = np.broadcast_to(np.arange(count)[:, None], fits.shape)
+            example = np.broadcast_to(np.arange(example_count)[:, None], fits.shape)
             is_sampled[(example[fits], *[a[fits] for a in at])] = True
-        examples, positions = np.nonzero(is_sampled.reshape(count, -1))
+        examples, positions = np.nonzero(is_sampled.reshape(example_count, -1))
         return examples, positions
 
 

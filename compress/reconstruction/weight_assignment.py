@@ -19,7 +19,7 @@ def assign_solution(
     sums: Sums,
     absorbers: list[Absorber] | None,
 ) -> None:
-    """Assign a solution that holds behind the linear path of a layer.
+    """Assign weights and shift, solved behind the linear path of a layer, to its variables.
 
     The gain of the path is divided out of the kernel. If a normalization or a layer scale directly
     after the layer has a scale of its own, the kernel keeps its norms and that scale takes the

@@ -356,8 +356,8 @@ def check_environment(
     folder.check_usable()
 
 
-def check_training(plan: Plan, data: Dataset) -> None:
-    """Check that the data support the training options of a plan.
+def check_augment_and_weights(plan: Plan, data: Dataset) -> None:
+    """Check that augmentation and class weights of a plan suit the data.
 
     Args:
         plan: The plan.
@@ -380,7 +380,7 @@ def check_against_data(plan: Plan, data: Dataset) -> None:
     Raises:
         InputError: A name is unknown, or an option does not suit the data or another option.
     """
-    check_training(plan, data)
+    check_augment_and_weights(plan, data)
     CRITERIA[plan.channels.ranking_criterion]
     if plan.finetune.epochs == 0:
         return

@@ -186,9 +186,7 @@ def write_ship_folder(
             keras=f"{model_name}.keras",
             tested=f"{small.tested or 0:,}",
             feeding=feeding,
-            metadata=format_front_matter(
-                build_metadata(file.name, feeding["library"], small, data)
-            ),
+            metadata=format_yaml(build_metadata(file.name, feeding["library"], small, data)),
             **_tabulate_figures(folder, shipped, data),
             **card_values,
         )
@@ -330,14 +328,14 @@ def build_metadata(file: str, library: str, small: Artifact, data: Dataset) -> d
     }
 
 
-def format_front_matter(values: dict[str, Any]) -> str:
-    """Return metadata as YAML, with JSON values, which are valid YAML and safely quoted.
+def format_yaml(values: dict[str, Any]) -> str:
+    """Return metadata as lines "key: value" of YAML, the values as JSON, which YAML reads.
 
     Args:
         values: Metadata that JSON can hold.
 
     Example:
-        >>> print(format_front_matter({"tags": ["a: b"], "license": "unknown"}))
+        >>> print(format_yaml({"tags": ["a: b"], "license": "unknown"}))
         tags: ["a: b"]
         license: "unknown"
     """

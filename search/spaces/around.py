@@ -150,7 +150,7 @@ class SubnetworkSpace(DeclaredSpace):
         )
 
     def assemble(self, chosen: Chosen, data: Dataset) -> keras.Model:
-        """Return the sub-network of complete choices, with the statistics of the original model."""
+        """Build the sub-network of complete choices, with the original weights of kept channels."""
         return self._load_subnetworks().cut_model(chosen)
 
     def count(self, chosen: Chosen, data: Dataset) -> tuple[int, int]:

@@ -28,7 +28,7 @@ def create_log_sources(folder: SearchFolder) -> tuple[RecordSource, RecordSource
     """Return the sources of log events: candidates with curves and choices, final trainings."""
     return (
         RecordSource(folder.candidates, lambda path: _build_candidate_event(folder, path)),
-        RecordSource(folder.final, _build_final_event),
+        RecordSource(folder.final, _build_final_training_event),
     )
 
 
@@ -94,7 +94,8 @@ def _extract_metrics(record: dict[str, Any]) -> dict[str, float]:
     return metrics
 
 
-def _build_final_event(path: Path) -> Event:
+def _build_final_training_event(path: Path) -> Event:
+    """Return the log event of a final training, from the file of its record."""
     record = read_record(path, FinalTraining)
     values = {f"validation/{name}": value for name, value in record.val.items()}
     values |= {f"test/{name}": value for name, value in record.test.items()}

@@ -194,6 +194,7 @@ class PrunedModelBuilder:
         return model
 
     def _build_sequential(self, program: Program) -> Any:
+        """Return the pruned Sequential model with the weights of its kept channels."""
         model = keras.Sequential(name=program.model.name)
         model.add(self._build_input(program.inputs[0]))
         for node in program.nodes:

@@ -238,7 +238,8 @@ class CandidatePart(_RecurrentPart):
 
 
 @register_parts("LSTM", "SimpleRNN")
-def _build_gated(layer: Any, _: int) -> list[KernelPart]:
+def _build_lstm_or_simple(layer: Any, _: int) -> list[KernelPart]:
+    """Return one part: the input and the recurrent kernel of all gates."""
     return [GatesPart(layer)]
 
 

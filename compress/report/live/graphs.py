@@ -199,14 +199,14 @@ def compute_figures(nodes: Nodes, other: Mapping[str, CallNode], title: str) -> 
         title: One of `list_figures`.
     """
     if title == REMOVED:
-        return [compute_removed_share(node, other.get(node.name)) for node in nodes]
+        return [compute_macs_change(node, other.get(node.name)) for node in nodes]
     if title == TIME:
         return [1000 * (node.ms or 0.0) for node in nodes]
     return [float((node.macs or 0) if title == MACS else node.params) for node in nodes]
 
 
-def compute_removed_share(node: CallNode, other: CallNode | None) -> float:
-    """Return the relative change of a call's MACs, in [0, 1].
+def compute_macs_change(node: CallNode, other: CallNode | None) -> float:
+    """Return the change of a call's MACs between two graphs, relative to the larger, in [0, 1].
 
     Args:
         node: The call.

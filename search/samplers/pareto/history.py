@@ -100,7 +100,10 @@ class History:
         return self.to_losses(self._values)
 
     def to_losses(self, values: npt.ArrayLike, first: int = 0) -> Losses:
-        """Return values in the form of `losses`; see `search.samplers._base.convert_to_losses`."""
+        """Return metrics and costs as losses: maximized ones negated, positive costs as logarithms.
+
+        See `search.samplers._base.convert_to_losses`.
+        """
         return convert_to_losses(values, self.directions, self._values, first)
 
     def predict_stopped(self, max_trials: int) -> list[tuple[FrozenTrial, float, float]]:

@@ -20,7 +20,7 @@ from compress.report.live.graphs import (
     build_explorer_data,
     build_explorer_graphs,
     build_graph_chart,
-    compute_removed_share,
+    compute_macs_change,
     export_graphs,
 )
 from compress.run.compressed_model import CallNode, read_graphs, write_graphs
@@ -91,7 +91,7 @@ def test_what_was_removed(net: Any) -> None:
     before = build_call_graph(net)
     after = smaller(before)
     kept = {node.name: node for node in after}
-    shares = {node.name: compute_removed_share(node, kept.get(node.name)) for node in before}
+    shares = {node.name: compute_macs_change(node, kept.get(node.name)) for node in before}
     assert shares == {
         "first": 0.5, "body/up": 1.0, "body/deep": 1.0, "sum": 1.0, "flat": 0.0, "logits": 0.0,
     }  # fmt: skip

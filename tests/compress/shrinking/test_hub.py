@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from compress.data import Dataset
-from compress.shrinking.ship import build_metadata, format_front_matter
+from compress.shrinking.ship import build_metadata, format_yaml
 from tests.compress.report.test_report import artifact
 
 ITEM = artifact("m", "pruned", "int8", 0.9, 10)
@@ -21,7 +21,7 @@ def read(text: str) -> Any:
 
 def test_results_are_those_of_the_file(digits: Dataset) -> None:
     made = build_metadata("m.tflite", "litert", ITEM, digits)
-    assert read(format_front_matter(made)) == made
+    assert read(format_yaml(made)) == made
     assert made["pipeline_tag"] == "image-classification"
     (model,) = made["model-index"]
     (result,) = model["results"]
@@ -34,7 +34,7 @@ def test_results_are_those_of_the_file(digits: Dataset) -> None:
 def test_names_stay_names(digits: Dataset) -> None:
     data = replace(digits, name="x\n---\nlicense: mit\n# \u2028: {[")
     made = build_metadata("a: b.tflite", "litert", ITEM, data)
-    text = format_front_matter(made)
+    text = format_yaml(made)
     assert read(text) == made
     assert not any(line.startswith(("---", "license: mit")) for line in text.splitlines())
 

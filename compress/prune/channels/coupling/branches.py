@@ -27,13 +27,13 @@ SHAPE = "no other operand has the shape and the type of the sum"
 MASK = "it ends a Keras mask, which would pass through the sum without it"
 
 
-def is_linear(node: Node) -> bool:
-    """Return whether a call, or every call of a nested model, has no nonlinearity.
+def counts_as_linear(node: Node) -> bool:
+    """Return whether a call, or every call of a nested model, counts as linear.
 
-    Pooling and normalization count as linear because shortcuts contain them.
+    Pooling and normalization do, because shortcuts contain them.
     """
     if node.body is not None:
-        return all(map(is_linear, node.body.walk()))
+        return all(map(counts_as_linear, node.body.walk()))
     traits = find_layer_class(node.operation, keras_only=True).traits
     if "linear" not in traits:
         return "linear_by_constant" in traits and len(node.inputs) == 1
@@ -109,7 +109,7 @@ class Dataflow:
         for tensor in program.inputs:
             self._register_tensor(tensor, 0, 0)
         for node in program.nodes:
-            linear, sources, linear_sources = is_linear(node), 0, 0
+            linear, sources, linear_sources = counts_as_linear(node), 0, 0
             for tensor in node.inputs:
                 sources |= self._sources[id(tensor)]
                 linear_sources |= self._linear_sources[id(tensor)] if linear else 0

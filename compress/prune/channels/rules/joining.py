@@ -232,7 +232,7 @@ def propagate_get_item(call: LayerCall) -> Slots:
     for axis, part in parts:
         ids = None if axis is None else x.axes[axis]
         if axis is None or isinstance(part, slice):
-            axes.append(_slice_axis(call, ids, part))
+            axes.append(_propagate_slice(call, ids, part))
         elif ids is not None:
             call.freeze(ids[[part]], "it is read by its index")
     if x.tracked:
@@ -259,7 +259,8 @@ def _match_key_parts(key: Any, rank: int) -> list[tuple[int | None, Any]] | None
     return [(None if part is None else next(axes), part) for part in parts]
 
 
-def _slice_axis(call: LayerCall, ids: Ids | None, part: slice) -> Ids | None:
+def _propagate_slice(call: LayerCall, ids: Ids | None, part: slice) -> Ids | None:
+    """Return the channel ids that a slice keeps; link or freeze those it reads with a step."""
     if ids is None:
         return None
     if part.indices(len(ids)) == (0, len(ids), 1):

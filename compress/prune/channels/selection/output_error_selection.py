@@ -114,7 +114,7 @@ def allocate_by_error(
     state = _AllocationState(output_errors, allowed, cost)
     current = np.concatenate([allowed.total, np.ones(len(output_errors.blocks), np.int64)])
     while float(state.compute_cost(current)) > target * (1 + TARGET_PRECISION):
-        moves = state.list_moves(current, up=False)
+        moves = state.list_next_states(current, up=False)
         saved = np.log(float(state.compute_cost(current))) - np.log(
             np.maximum(state.compute_cost(moves), 1e-9)
         )
@@ -150,8 +150,11 @@ class _AllocationState:
         groups = len(self.allowed.total)
         return self.output_errors(self.allowed.total - state[..., :groups], state[..., groups:])
 
-    def list_moves(self, state: Counts, *, up: bool) -> Counts:
-        """Return all single steps down, or up, (groups + blocks, groups + blocks)."""
+    def list_next_states(self, state: Counts, *, up: bool) -> Counts:
+        """Return the states after one step down, or up, a row for each group and block.
+
+        A row equals the given state if no step is possible. Shape: (groups + blocks,) twice.
+        """
         groups = len(self.allowed.total)
         totals = (self.allowed.step_up if up else self.allowed.step_down)(state[:groups])
         rows = np.repeat(state[None], len(state), axis=0)
@@ -162,7 +165,8 @@ class _AllocationState:
 def _exchange_steps(state: _AllocationState, row: Counts, target: float) -> Counts:
     """Undo steps if the cost allows it, and exchange steps between two groups or blocks."""
     for _ in range(MAX_EXCHANGES):
-        up, down = state.list_moves(row, up=True) - row, state.list_moves(row, up=False) - row
+        up = state.list_next_states(row, up=True) - row
+        down = state.list_next_states(row, up=False) - row
         combined = up[:, None] + down[None]
         index = np.arange(len(row))
         combined[index, index] = up
