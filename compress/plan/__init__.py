@@ -128,7 +128,8 @@ class Plan:
     )
     repair: int = option(
         1000,
-        "calibration examples for weight reconstruction after pruning (no labels needed); 0: none",
+        "calibration examples for weight reconstruction after pruning (no labels needed), at least "
+        "20; 0: none",
         least=0,
         most=1_000_000,
         why="thousands add nothing",

@@ -155,8 +155,8 @@ class BenchPlan:
     )
     compare: NameList = option(
         (),
-        "names of two of the models (model.tflite: model), A,B: whether B is faster than "
-        "A, and by how much",
+        "names of two models (model.tflite: model), A,B: whether B is faster than A; "
+        "default: ratios to the first model",
     )
     input_shape: ConvertedField[
         InputShape | None, Mapping[str, Iterable[int]] | Iterable[int] | str | None
@@ -182,7 +182,9 @@ class BenchPlan:
         why=MAX_SEED_REASON,
         like="an integer, like 0",
     )
-    out: OptionalPath = option(None, "folder for the results; default: a new one in runs/")
+    out: OptionalPath = option(
+        None, "folder for the report and the converted files; default: none is written"
+    )
     plugins: NameList = option((), "modules with plug-ins to import first, with commas")
 
     def __post_init__(self) -> None:

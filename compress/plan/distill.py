@@ -198,8 +198,8 @@ class DistillOptions:
 
     teacher: ConvertedField[TeacherChoice, TeacherInput] = option(
         AUTO,
-        "teacher models, .keras files with commas; auto: the run's best, else the unpruned "
-        "model; none: labels only",
+        "teacher models, .keras files with commas; auto: the unpruned model (paretune run: its "
+        "best model); none: labels only",
     )
     loss: str = option(
         "kd",

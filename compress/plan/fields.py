@@ -210,6 +210,11 @@ class PlanField:
         return f"{self.help}  [{'; '.join(facts)}]" if facts else self.help
 
     @property
+    def negative_flag(self) -> str:
+        """The flag that switches off an option that is on by default."""
+        return f"--no-{self.flag[2:]}"
+
+    @property
     def path(self) -> str:
         """Dotted path in the plan, as in errors and TOML: `data.source`."""
         return f"{self.section}.{self.name}" if self.section else self.name
@@ -498,7 +503,7 @@ def build_command_words(plan: Any) -> list[str]:
         value = read_field(plan, leaf)
         if leaf.path == "out" or value == leaf.default:
             continue
-        words.append(leaf.flag)
+        words.append(leaf.negative_flag if value is False else leaf.flag)
         if not isinstance(value, bool):
             words.append(format_value(value))
     return words

@@ -68,7 +68,7 @@ class ExportOptions:
     )
     opset: int | None = option(
         None,
-        "ONNX operator set; default: the converter's",
+        "ONNX operator set that tf2onnx can write, like 15; default: the converter's",
         least=1,
         most=1000,
         why="ONNX has far fewer",
@@ -125,8 +125,8 @@ class LatencyOptions:
 
     runtimes: NameList = option(
         ("litert",),
-        "runtimes whose latency is measured, with commas (mnn, onnx, openvino: extras; "
-        "need a format that they run)",
+        "runtimes that time the files, with commas; mnn, onnx, openvino: extras; tensorflow: "
+        "paretune bench alone",
         choices=RUNTIMES,
     )
 

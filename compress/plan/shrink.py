@@ -180,6 +180,20 @@ class ShrinkPlan(Plan):
     """All options of `paretune shrink` and `shrink`."""
 
     command: ClassVar[str] = "shrink"
+    refused_options: ClassVar[frozenset[str]] = frozenset(
+        {
+            "channels",
+            "as_long",
+            "own_train_step",
+            "sparsity",
+            "sparsity_end",
+            "weight_pattern",
+            "weight_scope",
+            "weight_overrides",
+            "weight_include",
+        }
+    )
+    """Options that cannot be set on the way to a goal; `--help` does not show them."""
 
     goal: GoalOptions = field(default_factory=GoalOptions)
     finetune: ShrinkTraining = field(default_factory=ShrinkTraining)

@@ -78,7 +78,7 @@ class TrainSettings:
     )
     label_smoothing: float = option(
         0.0,
-        "share of each label that fine-tuning moves to the other classes, in [0, 1)",
+        "share of each label that fine-tuning spreads over all classes, in [0, 1)",
         unit="share",
     )
     class_weights: str = option(

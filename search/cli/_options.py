@@ -150,9 +150,13 @@ def create_plan_command(
         body(*argument_values.values(), plan=merged_plan)
 
     leaves = list_plan_fields(plan)
+    refused_options: frozenset[str] = getattr(plan, "refused_options", frozenset())
     parameters = [
         *arguments,
-        *(_create_plan_option(leaf, groups or {}) for leaf in leaves),
+        *(
+            _create_plan_option(leaf, groups or {}, hidden=leaf.flat_name in refused_options)
+            for leaf in leaves
+        ),
         _PLAN_FILE,
         *_OUTPUT_OPTIONS,
     ]
@@ -188,17 +192,21 @@ _PLAN_FILE = create_option(
 )
 
 
-def _create_plan_option(leaf: PlanField, groups: Mapping[str, str]) -> inspect.Parameter:
+def _create_plan_option(
+    leaf: PlanField, groups: Mapping[str, str], *, hidden: bool
+) -> inspect.Parameter:
     """Return the option of a field; its default None means "not given"."""
     kind, names = split_optional(leaf.hint)[0], find_word_lister(leaf)
     several = typing.get_origin(kind) is tuple
     metavar = "LIST" if several else _METAVARS.get(kind, "TEXT")
     if kind is not bool:
         kind = str  # the plan parses the text: lists, counts like 2M, times like 30m
+    flag = f"{leaf.flag}/{leaf.negative_flag}" if leaf.default is True else leaf.flag
     option = typer.Option(
-        leaf.flag,
+        flag,
         help=leaf.describe(),
         show_default=False,
+        hidden=hidden,
         metavar=metavar,
         rich_help_panel=groups.get(leaf.flat_name) or SECTIONS.get(leaf.section or "", GENERAL),
         autocompletion=create_completer(names, several) if names else None,

@@ -6,14 +6,17 @@ import re
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner, Result
 
 from compress._version import __version__
 from compress.plan import Plan
 from compress.plan.bench import BenchPlan
-from compress.plan.fields import list_plan_fields
+from compress.plan.fields import build_command_words, from_flat, list_plan_fields
+from compress.plan.shrink import ShrinkPlan
 from search.cli import app, bench, run
 from search.cli._help import JOBS, SECTIONS, SYNONYMS
+from search.cli._options import create_plan_command
 from search.plan import SearchPlan
 from tests.search.cli.terminal import on_terminal
 
@@ -45,6 +48,34 @@ def test_help_is_one_screen_of_what_matters_first(command: str) -> None:
     shown = [f"--{name.replace('_', '-')}" for name in BASIC[command]]
     assert options(done.stdout) == [*shown, "--help-all"]
     assert 6 <= len(shown) <= 12
+
+
+def test_options_that_a_goal_always_refuses_are_not_listed() -> None:
+    listed = options(invoked("shrink", "--help-all").stdout)
+    assert "--max-drop" in listed
+    assert not {"--sparsity", "--channels", "--weight-pattern", "--as-long"} & {*listed}
+    done = invoked("shrink", "m.keras", "--data", "digits", "--sparsity", "0.5")
+    assert done.exit_code == 2
+    assert "sparsity must be 0 on the way to a goal. Received: 0.5." in done.output
+
+
+def test_what_is_on_by_default_can_be_switched_off() -> None:
+    assert "--blocks / --no-blocks" in invoked("shrink", "--help-all").stdout
+    plan = from_flat(ShrinkPlan, {"data": "digits", "max_drop": 1.0, "blocks": False})
+    words = build_command_words(plan)
+    assert "--no-blocks" in words
+    assert "--blocks" not in words
+    parsed = {}
+
+    def keep(plan: ShrinkPlan) -> None:
+        parsed["plan"] = plan
+
+    command = create_plan_command(ShrinkPlan, keep)
+    app = typer.Typer()
+    app.command()(command)
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert parsed["plan"] == plan
+    assert not parsed["plan"].channels.blocks
 
 
 def test_help_on_a_terminal_of_80_by_40() -> None:

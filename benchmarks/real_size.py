@@ -1,0 +1,207 @@
+"""Seconds, memory and stages of pruning channels without training, for models of real size.
+
+    python -m benchmarks.real_size [--models resnet20,vww,mobilenetv2] [--against CHECKOUT]
+        [--targets 0.5] [--repeats 1] [--mlperf FOLDER] [--resume FILE]
+
+`prune_channels(model, macs=TARGET, data=images)` with its defaults: the channel counts are selected
+by the best method and the smaller model is reconstructed, in a process of its own each time. With
+--against, the code of another checkout does the same, in turn. resnet20: the stored ResNet-20,
+1,000 images of Fashion-MNIST (28 x 28); test images evaluate it. vww: MLPerf Tiny's person detector
+(96 x 96), 500 of its test images; the other 500 evaluate it. The others take 128 images of 224 x
+224 x 3 of random noise with the spectrum of photographs; their weights are random, and their
+statistics those of the images. For them the output error on 32 further images is shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+if __name__ == "__main__" and not __package__:  # a process that measures another checkout
+    sys.path.pop(0)
+
+import numpy as np
+
+from benchmarks._common import Benchmark, table
+from benchmarks._repair import span
+from benchmarks._stored import ROOT, Stored
+
+APPLICATIONS = {
+    "mobilenetv2": "MobileNetV2", "resnet50": "ResNet50", "efficientnetv2b0": "EfficientNetV2B0",
+    "convnexttiny": "ConvNeXtTiny",
+}  # fmt: skip
+MODELS = ("resnet20", "vww", *APPLICATIONS, "vit")
+SIZE, IMAGES, EVALUATED = 224, 128, 32
+STAGES = {
+    "solving behind": "sensitivity: solve", "output error of": "sensitivity: measure",
+    "output error without": "blocks", "choices near": "neighbours", "repairing": "reconstruction",
+}  # fmt: skip
+"""Beginnings of progress texts, and the stage that each belongs to."""
+
+
+def load_case(name: str, mlperf: str) -> tuple[Any, Any, Any, Any]:
+    """Return a model, the images that prune it, and images with labels that evaluate it."""
+    import keras
+
+    from benchmarks.memory_budget import vit
+    from benchmarks.repair_cost import natural
+    from benchmarks.repair_int8 import person_images
+    from benchmarks.resnet20 import load_fashion
+    from compress.data import sample_inputs
+    from compress.model.io import load_model
+    from compress.prune.recalibrate import recalibrate
+
+    if name == "resnet20":
+        data = load_fashion()
+        x = sample_inputs(data, 1000, 0)
+        model = load_model(ROOT / "benchmarks" / "nets" / "resnet20.keras")
+        return model, x, data.inputs("test"), data.test.y
+    if name == "vww":
+        x, y = person_images(Path(mlperf))
+        return load_model(Path(mlperf) / "vww_96.h5"), x[:500], x[500:], y[500:]
+    keras.utils.set_random_seed(0)
+    model = vit() if name == "vit" else getattr(keras.applications, APPLICATIONS[name])(
+        weights=None)  # fmt: skip
+    x = natural(IMAGES + EVALUATED, SIZE)
+    recalibrate(model, x[:32], 1)
+    return model, x[:IMAGES], x[IMAGES:], None
+
+
+def measure_case(name: str, target: float, mlperf: str) -> dict[str, Any]:
+    """Prune a model in this process and return its figures."""
+    from compress.core.device import silence_tensorflow
+    from compress.measure.file_agreement import compute_divergence
+    from compress.prune.channels import prune_channels
+
+    silence_tensorflow()
+    model, x, evaluated, labels = load_case(name, mlperf)
+    steps: list[tuple[float, str]] = []
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began, cpu = time.perf_counter(), time.process_time()
+    found = prune_channels(
+        model, macs=target, data=x,
+        on_progress=lambda text, _: steps.append((time.perf_counter(), text)),
+    )  # fmt: skip
+    ended = time.perf_counter()
+    figures: dict[str, Any] = {
+        "seconds": ended - began, "cpu": time.process_time() - cpu,
+        "extra_peak_mib": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024,
+    }  # fmt: skip
+    stages: dict[str, float] = {}
+    for (start, text), (stop, _) in zip(steps, [*steps[1:], (ended, "")], strict=True):
+        stage = next((name for word, name in STAGES.items() if text.startswith(word)), "other")
+        stages[stage] = stages.get(stage, 0.0) + stop - start
+    macs = found.report.macs
+    assert macs is not None, "sizes are known"
+    made = [
+        np.asarray(net.predict(evaluated, batch_size=32, verbose=0)) for net in (model, found.model)
+    ]
+    if labels is None:
+        figures["output_error"] = compute_divergence(made[:1], made[1:])
+    else:
+        figures["accuracy"] = [float(np.mean(side.argmax(1) == labels)) for side in made]
+    return {
+        **figures, "stages": {**stages, "first": steps[0][0] - began if steps else 0.0},
+        "share": macs[1] / macs[0], "method": found.report.criterion,
+        "notes": list(found.report.notes),
+    }  # fmt: skip
+
+
+def run_case(tree: Path, name: str, target: float, mlperf: Path | None) -> dict[str, Any]:
+    """Measure a case with the code of a checkout, in a new process."""
+    command = [sys.executable, __file__, "--_case", name, str(target), str(mlperf or "")]
+    done = subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, text=True, cwd=tree,
+        env={**os.environ, "PYTHONPATH": str(tree)},
+    )  # fmt: skip
+    record: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return record
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+
+    def shares(text: str) -> tuple[float, ...]:
+        return tuple(float(word) for word in text.split(","))
+
+    parser.add_argument("--models", default=",".join(MODELS), help="with commas")
+    parser.add_argument("--against", type=Path, help="a checkout of another version")
+    parser.add_argument("--targets", type=shares, default=(0.5,), help="shares of the MACs to keep")
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--mlperf", type=Path, help="a folder with vww_96.h5 and vww_test.zip")
+
+
+def measure(given: argparse.Namespace, stored: Stored) -> None:
+    """Measure what is missing, both versions in turn."""
+    rows: dict[str, Any] = stored.result.setdefault("rows", {})
+    trees = {"now": ROOT, **({"before": given.against.resolve()} if given.against else {})}
+    for name in given.models.split(","):
+        if name == "vww" and given.mlperf is None:
+            print("vww: not run: no --mlperf", flush=True)
+            continue
+        for target in given.targets:
+            for repeat in range(given.repeats):
+                for version, tree in trees.items():
+                    key = f"{name} {target:g} {version} {repeat}"
+                    if key in rows:
+                        continue
+                    mlperf = given.mlperf and given.mlperf.resolve()
+                    rows[key] = run_case(tree, name, target, mlperf)
+                    print(key, json.dumps(rows[key]), flush=True)
+                    stored.save(rows=rows)
+
+
+def costs_table(result: dict[str, Any]) -> str:
+    """Return the table of seconds, memory and quality."""
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for key, row in result["rows"].items():
+        name, target, version, _ = key.split()
+        groups.setdefault((name, target, version), []).append(row)
+    rows = []
+    for (name, target, version), found in groups.items():
+        first = found[0]
+        total = sum(first["stages"].values())
+        shares = ", ".join(
+            f"{stage} {part / total:.0%}"
+            for stage, part in sorted(first["stages"].items(), key=lambda item: -item[1])
+            if part >= 0.05 * total
+        )
+        quality = (
+            f"{first['output_error']:.3g}" if "output_error" in first
+            else f"{100 * first['accuracy'][0]:.2f} -> {100 * first['accuracy'][1]:.2f} %"
+        )  # fmt: skip
+        rows.append([
+            name, f"{target}x", version, span([row["seconds"] for row in found]),
+            f"{max(row['extra_peak_mib'] for row in found) * 2**20 / 1e9:.2f} GB",
+            first["method"], f"{first['share']:.3f}x", quality, shares,
+        ])  # fmt: skip
+    head = ["model", "target", "version", "seconds", "added peak memory", "method", "MACs",
+            "accuracy or output error", "stages"]  # fmt: skip
+    return table(head, rows)
+
+
+BENCHMARK = Benchmark(
+    "real_size", __doc__, measure, {"costs": costs_table}, arguments, resumable=True,
+    grows=("models", "targets", "repeats", "mlperf", "against"),
+)  # fmt: skip
+
+
+def main() -> None:
+    """Run the benchmark, or one case of it in a process of its own."""
+    if sys.argv[1:2] == ["--_case"]:
+        print(json.dumps(measure_case(sys.argv[2], float(sys.argv[3]), sys.argv[4])))
+    else:
+        BENCHMARK.run()
+
+
+if __name__ == "__main__":
+    main()
