@@ -258,6 +258,7 @@ def _execute_plan(
     display: Display,
     dataset_arguments: Mapping[str, Any] | None,
 ) -> SearchReport:
+    """Check a plan and run all its stages in the folder; raise RunFailed if compression failed."""
     space = plan.search.resolved_space
     model_files = [space.path] if isinstance(space, SubnetworkSpace) else []
     check_environment(
@@ -389,6 +390,7 @@ def _execute_plan(
 def _format_commands(
     plan: SearchPlan, command: str, folder: SearchFolder, threads: int
 ) -> dict[str, str]:
+    """Return commands by name: "command" repeats the run, "replay" candidate {id} alone."""
     words = build_command_words(plan)
     # the plan of one candidate alone: no warm start, no early stopping, no final training
     search = replace(

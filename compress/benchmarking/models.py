@@ -326,6 +326,7 @@ def _check_runtime(item: PreparedFile) -> PreparedFile | Skipped:
 def _convert_for_runtimes(
     model_name: str, traced: Convertible, plan: BenchPlan, folder: Path
 ) -> list[PreparedFile | Skipped]:
+    """Convert a model for each runtime and format; return each file, or why it is skipped."""
     items: list[PreparedFile | Skipped] = []
     files: dict[tuple[str, str], Path] = {}
     calibration = draw_random_examples(traced.ports, CALIBRATION_EXAMPLES, plan.seed)

@@ -92,6 +92,7 @@ class BenchResult(DisplayableResult):
         )
 
     def _format_row(self, row: Timing) -> tuple[str, ...]:
+        """Return a timing's cells: model, configuration, latency, ratio, bytes, MACs, p95, min."""
         macs = next(model.macs for model in self.models if model.name == row.model)
         return (
             row.model,
@@ -223,6 +224,7 @@ def write_result(result: BenchResult, folder: Path) -> None:
 
 
 def _format_csv(result: BenchResult) -> str:
+    """Return the text of bench.csv, one line per timing; requires at least one."""
     by_name = {model.name: model for model in result.models}
     rows = [
         {

@@ -390,6 +390,7 @@ def convert_json(value: Any, hint: Any, name: str) -> Any:
 
 
 def _convert_typed_dict(value: Any, hint: Any, name: str) -> dict[str, Any]:
+    """Return a table converted by a TypedDict; unknown keys pass, a missing one raises."""
     _require(isinstance(value, Mapping), name, "a table", value)
     hints, required = _read_typed_dict(hint)
     missing = [key for key in required if key not in value]

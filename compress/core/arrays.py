@@ -145,6 +145,7 @@ class NpzArchive:
         return is_stored and self._path.is_file() and is_large(info.file_size)
 
     def _read_array(self, name: str) -> Array:
+        """Return an array, memory-mapped if large and uncompressed; raise ValueError if corrupt."""
         info = self._archive.getinfo(self._members[name])
         with self._archive.open(info) as stream:
             shape, is_fortran, dtype = _read_header(stream, name)
@@ -236,6 +237,7 @@ class GrowingArray:
         return array
 
     def _write_parts(self) -> None:
+        """Append pending batches to an unnamed file on disk; raise InputError if it is full."""
         if self._file is None:
             spool_folder = find_spool_folder()
             spool_folder.mkdir(parents=True, exist_ok=True)
@@ -418,6 +420,7 @@ def _find_content_offset(path: Path, info: zipfile.ZipInfo) -> int:
 
 
 def _read_header(stream: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Return (shape, is in Fortran order, dtype) of a .npy member; raise ValueError for objects."""
     if stream.read(len(_NPY_MAGIC)) != _NPY_MAGIC:
         raise ValueError(f"'{name}' is no array")
     stream.seek(0)
@@ -437,6 +440,7 @@ def _read_header(stream: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, n
 
 
 def _read_content(stream: IO[bytes], size: int, name: str) -> npt.NDArray[np.uint8]:
+    """Return `size` bytes as uint8 (size,), with the checksum verified; raise EOFError if short."""
     content = np.empty(size, np.uint8)
     done = 0
     while done < size:

@@ -110,6 +110,7 @@ def build_environment(url: str) -> dict[str, str]:
 
 
 def _read_password() -> str | None:
+    """Return the password in the environment, or in the file named there; None without either."""
     if PASSWORD_VARIABLE in os.environ:
         return os.environ[PASSWORD_VARIABLE]
     file = os.environ.get(PASSWORD_FILE_VARIABLE)

@@ -148,6 +148,7 @@ def retry_call(
 
 
 def _classify_error(error: BaseException) -> str:
+    """Return `MEMORY` or `SPACE` for an error caused by the machine, "" for any other error."""
     if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
         return MEMORY
     number = error.errno if isinstance(error, OSError) else None

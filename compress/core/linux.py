@@ -72,6 +72,7 @@ def is_shared(path: Path) -> bool:
 
 
 def _acquire_lock(path: Path, kind: int, wait: bool) -> Lock | None:
+    """Return a lock on a file, created if missing; None if `wait` is False and locking fails."""
     handle = open(path, "w")  # noqa: SIM115 - held until release
     try:
         fcntl.flock(handle, kind if wait else kind | fcntl.LOCK_NB)

@@ -71,6 +71,7 @@ def receive_object(stream: int, seconds: float | None = None) -> Any:
 
 
 def _read_exactly(stream: int, length: int, deadline: float | None) -> bytes:
+    """Return `length` bytes of a pipe; raise EOFError at its end, TimeoutError at `deadline`."""
     parts, remaining = [], length
     while remaining:
         seconds_left = None if deadline is None else deadline - time.monotonic()

@@ -426,6 +426,7 @@ def _read_single_input(x: Any, count: int | None, head: Head | None) -> Array:
 
 
 def _read_input(x: Any, name: str) -> Array:
+    """Return x as an array (n, ...), floats as float32; refuse vectors and huge integers."""
     array = as_array(x, name)
     if array.ndim < 2 or 0 in array.shape[1:]:
         raise InputError(

@@ -238,6 +238,7 @@ class Dataset(_ExampleSet):
 
     @cached_property
     def _fingerprint(self) -> str:
+        """First 16 hex digits of the SHA-256 of scaling, task, x, y and weights, computed once."""
         digest = hashlib.sha256(self.preprocess.identity.encode())
         if self.kind != "multiclass":
             digest.update(self.kind.encode())
@@ -368,6 +369,7 @@ def list_shared_files(folder: Path) -> list[Path]:
 
 
 def _write_shared(data: Dataset, folder: Path) -> None:
+    """Write a data set to a new folder: a .npy per array, then the JSON that marks it complete."""
     folder.mkdir(parents=True)
     for part in SPLITS:
         split = data.split(part)
@@ -399,6 +401,7 @@ def _write_shared(data: Dataset, folder: Path) -> None:
 
 
 def _read_shared_split(folder: Path, part: str, columns: dict[str, list[str]]) -> Split:
+    """Read one part of a shared data set: inputs mapped copy-on-write, labels into memory."""
     y = {
         key: np.load(_get_array_path(folder, part, "y", number))
         for number, key in enumerate(columns["y"])

@@ -145,6 +145,7 @@ def describe_labels(
 def _assign_roles(
     layout: Layout, label: Sequence[str], head: Head | Heads | None, *, require_labels: bool
 ) -> Roles:
+    """Return the columns' roles; optional labels are ignored unless readable columns hold them."""
     readable = [name for name, field in layout.fields.items() if field.kind in LABEL_KINDS]
     outputs = list_port_names(head, "outputs")
     if outputs:
@@ -155,6 +156,7 @@ def _assign_roles(
 
 
 def _read_layout(data: Any) -> Layout:
+    """Return the columns and default label names; refuse streams, DatasetDicts and transforms."""
     if isinstance(data, _find_classes(*_STREAMED_CLASSES)):
         raise InputError(
             f"A Hugging Face data set must be at hand. Received: {type(data).__name__}, which is "
@@ -211,6 +213,7 @@ def _infer_field(feature: Any) -> Field:
 
 
 def _iter_batches(data: Any, layout: Layout) -> Iterator[tuple[str, Batch, Sequence[str]]]:
+    """Yield ("train", columns as arrays, row names for errors) for each batch of rows."""
     rows_read = 0
     for batch in data.iter(batch_size=BATCH_SIZE):
         count = len(next(iter(batch.values())))

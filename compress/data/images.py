@@ -310,6 +310,7 @@ def _detect_depth(image: Image) -> Depth:
 
 
 def _list_remarks(image: Image) -> list[str]:
+    """Return notes on contents of an image that reading drops or converts, such as alpha."""
     tiles = getattr(image, "tile", None)  # storage of the values in the file
     stored = str(tiles[0].args) if tiles else ""
     remarks = {
@@ -376,6 +377,7 @@ def _list_class_names(folder: Path) -> tuple[str, ...]:
 def _list_images(
     folder: Path, classes: tuple[str, ...] | None, skipped: Counter[str]
 ) -> list[tuple[Path, int]]:
+    """Return (path, class index) of images, 0 without classes; count other files in `skipped`."""
     listed: list[tuple[Path, int]] = []
     if classes is not None and _list_class_names(folder) != classes:
         raise InputError(

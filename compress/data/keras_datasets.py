@@ -104,6 +104,7 @@ def load_idx(source: str) -> RawData:
 
 
 def _read_pair(folder: Path, part: str) -> Split | None:
+    """Return images and labels of a part, None without both files; raise if only one is there."""
     images, labels = (_find_idx_file(folder, part, role) for role in ("x", "y"))
     if images is None and labels is None:
         return None
@@ -118,6 +119,7 @@ def _read_pair(folder: Path, part: str) -> Split | None:
 
 
 def _find_idx_file(folder: Path, part: str, role: str) -> Path | None:
+    """Return the IDX file of a part and role, None without one; raise if several names match."""
     pattern = re.compile(_PARTS[part, role], re.IGNORECASE)
     matches = sorted(p for p in folder.iterdir() if _is_idx(p) and pattern.search(p.name))
     stems = {p.name.removesuffix(".gz") for p in matches}

@@ -376,6 +376,7 @@ def _select_label_fields(
 def _select_input_fields(
     layout: Layout, others: Sequence[str], input_names: Sequence[str]
 ) -> dict[str, tuple[str, ...]]:
+    """Return each model input's field, which has its name; raise if it is missing or unusable."""
     for name in input_names:
         if name not in others:
             raise InputError(
@@ -387,6 +388,7 @@ def _select_input_fields(
 
 
 def _select_single_input(layout: Layout, others: Sequence[str]) -> tuple[str, ...]:
+    """Return the fields of a model's only input: the only image, one list, or all number fields."""
     images = [name for name in others if layout.fields[name].kind == IMAGE]
     if len(images) == 1:
         return (images[0],)
@@ -432,6 +434,7 @@ def _read_part(
     source: str,
     convert_examples: Callable[[Any, str], Any],
 ) -> Split:
+    """Return a part with checked labels, float32 weights, groups and times; y may be missing."""
     x = convert_examples(arrays.x, part)
     if arrays.y is None:
         split = Split.unlabelled(x)

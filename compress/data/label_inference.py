@@ -204,6 +204,7 @@ def _infer_named_classes(
 def _encode_class_names(
     labels: Array, classes: tuple[str, ...], name: str
 ) -> npt.NDArray[np.int64]:
+    """Return the index in `classes` of each label name, (n,) int64; raise for an unknown name."""
     indices = {text: index for index, text in enumerate(classes)}
     label_names = decode_names(labels.reshape(-1)) if labels.dtype.kind in "US" else []
     missing = next((text for text in label_names if text not in indices), None)
@@ -280,6 +281,7 @@ def _infer_column_task(y: Array, width: int, activation: str) -> tuple[str, str]
 
 
 def _infer_row_task(y: Array, activation: str) -> tuple[str, str]:
+    """Return the kind of task of label rows (n, columns), and the reason for the user."""
     is_binary = bool(np.isin(y, (0, 1)).all())
     if activation == "sigmoid" and is_binary:
         return "multilabel", "rows of 0 and 1"
@@ -343,6 +345,7 @@ def list_port_names(head: Head | Heads | None, side: str) -> list[str]:
 def _infer_output_formats(
     y: Mapping[str, Array], heads: Mapping[str, Head | None], task: str | None
 ) -> LabelFormat:
+    """Return the label format of each output; errors and notes begin with the output's name."""
     tasks = _parse_output_tasks(task or AUTO, list(y))
     output_formats = {}
     for name, labels in y.items():

@@ -192,6 +192,7 @@ def check_leakage(data: Dataset, provided_parts: Collection[str]) -> Dataset:
 
 
 def _iter_duplicate_notes(data: Dataset, provided_parts: Collection[str]) -> Iterator[str]:
+    """Yield notes on copies of training examples; raise InputError for leaks or shared groups."""
     for part, other in _PAIRS:
         if not len(data.split(part)) or not len(data.split(other)):
             continue
@@ -245,6 +246,7 @@ def _match_rescaled_rows(data: Dataset, part: str, other: str) -> Mask | None:
 
 
 def _check_groups(data: Dataset, part: str, other: str) -> None:
+    """Raise InputError if a group is in both parts; do nothing unless both parts have groups."""
     groups, others = data.split(part).groups, data.split(other).groups
     if groups is None or others is None:
         return

@@ -73,6 +73,7 @@ def _select_column(arrays: dict[str, Array], column: str, part: str) -> Array | 
 
 
 def _read_class_names(arrays: dict[str, Array], source: str) -> tuple[str, ...] | None:
+    """Return the vector `class_names` as texts, or None if the file has none."""
     names = arrays.get("class_names")
     if names is None:
         return None
@@ -87,6 +88,7 @@ def _read_class_names(arrays: dict[str, Array], source: str) -> tuple[str, ...] 
 def _build_split(
     arrays: dict[str, Array], part: str, source: str, columns: dict[str, str], ignore_labels: bool
 ) -> Split | None:
+    """Return a part of the file, None if it has neither x nor y; raise if only one is missing."""
     x, y = (_select_arrays(arrays, f"{role}_{part}") for role in ("x", "y"))
     if x is None and y is None:
         return None

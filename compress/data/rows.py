@@ -228,6 +228,7 @@ class _ImageBuilder(_InputBuilder):
                 self._array.add(_expand_channels(grey_images[part], 3))
 
     def _prepare_image(self, image: Array, row: str) -> Array:
+        """Return an image without alpha, resized if asked; raise if sizes differ otherwise."""
         if image.shape[-1] in (2, 4):
             image = image[..., :-1]
         if self._resize is not None:

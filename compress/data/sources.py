@@ -315,6 +315,7 @@ def _number_classes(
 
 
 def _call_function(target: str) -> Any:
+    """Return the result of `module:function()`; its exceptions and SystemExit become InputError."""
     function = import_function(target)
     try:
         inspect.signature(function).bind()

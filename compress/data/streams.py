@@ -178,6 +178,7 @@ def _stack_examples(items: list[tuple[Any, ...]]) -> tuple[Any, ...]:
 def _iter_tf_data(
     data: Any, input_shape: tuple[int | None, ...] | None
 ) -> Iterator[tuple[Any, ...]]:
+    """Yield a finite `tf.data.Dataset` as tuples of array batches; single examples are batched."""
     import tensorflow as tf
 
     if int(data.cardinality()) == tf.data.INFINITE_CARDINALITY:
@@ -212,6 +213,7 @@ def _infer_rank(spec: Any) -> Any:
 
 
 def _iter_py_dataset(data: Any) -> Iterator[tuple[Any, ...]]:
+    """Yield the batches of a PyDataset as tuples; raise InputError if it has no length."""
     try:
         count = data.num_batches
     except NotImplementedError:  # it has no length either

@@ -212,6 +212,7 @@ class _Csv(_Table):
         return self._read_csv(usecols=columns, dtype=types, chunksize=self._chunk_rows)
 
     def _convert_column(self, column: Any, name: str, row: int) -> Array:
+        """Return texts (None: missing) or numbers (NaN), (n,); raise at a text among numbers."""
         if name in self._texts:
             texts = np.array(column.to_numpy(object))
             texts[column.isna().to_numpy()] = None
@@ -257,6 +258,7 @@ class _Parquet(_Table):
         return self._file.iter_batches(batch_size=self._chunk_rows, columns=columns)
 
     def _convert_column(self, column: Any, name: str, row: int) -> Array:
+        """Return a column chunk: names and dates (n,) as objects, numbers (n,), lists (n, ...)."""
         kind = self.layout.fields[name].kind
         if kind == NAMES:
             return np.asarray(column.cast("string").to_numpy(zero_copy_only=False), object)
@@ -304,6 +306,7 @@ class _Parquet(_Table):
 
 
 def _check_special_columns(layout: Layout, roles: Roles) -> None:
+    """Raise InputError if the weight column holds no numbers, or the part column no names."""
     for name, kind in ((roles.others.get("weight", ""), NUMBER), (roles.split, NAMES)):
         field = layout.fields.get(name)
         if field is not None and field.kind != kind:
@@ -318,6 +321,7 @@ def _check_special_columns(layout: Layout, roles: Roles) -> None:
 
 
 def _split_batches(table: _Table, roles: Roles) -> Iterator[tuple[str, Batch, Sequence[str]]]:
+    """Yield each batch by part; all is "train" without a part column or with a part missing."""
     for batch in table.iter_batches(roles.used_fields):
         count = len(next(iter(batch.values())))
         # rows without a part are reported with the other missing values
@@ -434,6 +438,7 @@ def _is_number(kind: Any) -> bool:
 
 @contextmanager
 def _wrap_errors(path: str, rule: str, errors: tuple[type[Exception], ...]) -> Iterator[None]:
+    """Convert `errors` while reading a table to a one-line InputError that states `rule`."""
     try:
         with warnings.catch_warnings():
             # warnings for lines longer than the first

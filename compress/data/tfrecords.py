@@ -223,6 +223,7 @@ def _check_complete(path: Path, count: int) -> None:
 
 
 def _parse_features(record: bytes, record_name: str) -> Any:
+    """Return the features of a serialized `tf.train.Example`; raise InputError if it has none."""
     import tensorflow as tf
 
     example = tf.train.Example()
@@ -326,6 +327,7 @@ def _convert_column(values: Array, kind: str, name: str, rows: Sequence[str]) ->
 
 
 def _decode_image(content: bytes, name: str, row: str) -> Array:
+    """Return an encoded image as bytes (H, W, C), the first frame of several; raise if corrupt."""
     import tensorflow as tf
 
     try:
@@ -346,6 +348,7 @@ def _format_reason(error: Exception) -> str:
 
 
 def _prepare_builder(source: str) -> Any:
+    """Return the TFDS builder of (example, label) pairs, downloading and preparing missing data."""
     import tensorflow_datasets
 
     name = _VERSION_PATTERN.sub(":", source.partition(":")[2])
@@ -371,6 +374,7 @@ def _prepare_builder(source: str) -> Any:
 
 
 def _read_spec(stream: Any, source: str) -> tuple[Any, Any]:
+    """Return the `tf.TensorSpec` of x and of y; raise InputError if one is no plain tensor."""
     import tensorflow as tf
 
     for part in stream.element_spec:
@@ -397,6 +401,7 @@ def _infer_spec_field(spec: Any) -> Field:
 def _iter_pairs(
     streams: Mapping[str, Any], layout: Layout, roles: Roles
 ) -> Iterator[tuple[str, Batch, Sequence[str]]]:
+    """Yield (part, columns, example names) in batches, with images as lists of arrays."""
     for part, stream in streams.items():
         examples_read = 0
         # unbatched: images may have different sizes
@@ -415,6 +420,7 @@ def _iter_pairs(
 
 
 def _stack_values(values: Sequence[Any], name: str, layout: Layout) -> Any:
+    """Return values as one array, images as a list; raise InputError if array shapes differ."""
     kind = layout.fields[name].kind
     if kind == IMAGE:
         return list(values)

@@ -238,6 +238,7 @@ def import_latency_table(
 def _build_table(
     manifest: Manifest, format: str, results: DeviceResults, device: str, threads: int, date: str
 ) -> LatencyTable:
+    """Return the times of a format's calls in ms; calls that could not be run are estimated."""
     base, spread = results.estimate_time(f"{format}/{EMPTY_FILE}")
     calls = [
         _compute_call_time(call, results, base, spread, date)
@@ -251,6 +252,7 @@ def _build_table(
 def _compute_call_time(
     call: CallFile, results: DeviceResults, base: float, spread: float, date: str
 ) -> CallTime:
+    """Return a call's ms above an empty file's (`base`), at least 0; with a reason if not timed."""
     key = CallKey.from_json(call.key)
     reason = call.reason
     if call.file and call.file not in results.milliseconds:
@@ -317,6 +319,7 @@ def read_results(folder: Path) -> DeviceResults:
 
 
 def _parse_logs(logs: list[Path]) -> DeviceResults:
+    """Return times in ms and refusals by file, from logs of benchmark_model."""
     results = DeviceResults("LiteRT's benchmark_model")
     for path in logs:
         name = path.name.rpartition(".tflite")[0].replace(_SEPARATOR, "/") + ".tflite"
@@ -334,6 +337,7 @@ def _parse_logs(logs: list[Path]) -> DeviceResults:
 
 
 def _parse_json(path: Path) -> DeviceResults:
+    """Return the results that measure.py wrote, converted to ms; raise InputError if malformed."""
     try:
         content: Any = read_json(path)
         return DeviceResults(

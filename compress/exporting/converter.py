@@ -90,6 +90,7 @@ def _answer_questions(questions: int, answers: int, output_file: IO[bytes], busy
 
 
 def _run_step(step: str, arguments: dict[str, Any], output_file: IO[bytes]) -> Exception | None:
+    """Run a conversion step; return None, or the error that the client receives."""
     try:
         STEPS[step](**arguments)
     except MissingDependency as error:

@@ -433,6 +433,7 @@ def _rewrite_kernel(
 def _add_dequantize_node(
     graph: Any, name: str, integers: npt.NDArray[Any], steps: npt.NDArray[Any], axis: int | None
 ) -> Any:
+    """Add integers, scales and zero points to the graph; return the node, which the caller adds."""
     from onnx import helper, numpy_helper
 
     zeros = np.zeros(np.shape(steps), integers.dtype)

@@ -247,6 +247,7 @@ def _find_plain_layers(model: keras.Model) -> Iterator[tuple[Any, str]]:
 
 
 def _build_call(layer: Any, keras_call: Any, function: RecurrentFunction) -> Any:
+    """Return a `call` by `function`; states, masks, training and open sizes use `keras_call`."""
     import keras
 
     traced = partial(_read_weights, layer, keras.ops.convert_to_tensor)

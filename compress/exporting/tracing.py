@@ -146,6 +146,7 @@ class TracedModel(Convertible):
         return super().ensure_saved(form)
 
     def _write(self, form: str, folder: Path) -> None:
+        """Write a SavedModel of float32 inference to a folder, with layers patched for the form."""
         import keras
 
         model = self._float32
@@ -202,6 +203,7 @@ class TracedSavedModel(Convertible):
         return super().ensure_saved()
 
     def _write(self, form: str, folder: Path) -> None:
+        """Write the signature as a SavedModel with numbered port names; the form has no effect."""
         import tensorflow as tf
 
         names = [name for name, _, _ in self._source.inputs]
@@ -338,6 +340,7 @@ def _use_plain_operations(model: keras.Model) -> Iterator[None]:
 
 
 def _convolve_grouped(layer: Any, inputs: Any) -> Any:
+    """Return a grouped convolution layer's outputs by one TensorFlow operation, without XLA."""
     import tensorflow as tf
 
     x = tf.nn.convolution(

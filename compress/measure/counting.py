@@ -157,6 +157,7 @@ def _should_open(layer: Any) -> bool:
 
 
 def _count_step(step: Step, seen: set[int]) -> LayerCost:
+    """Return a call's costs at batch 1; parameters count only if its operation is not in `seen`."""
     operation = step.node.operation
     weights = getattr(operation, "weights", [])
     new_weights = [] if id(operation) in seen else weights
@@ -189,6 +190,7 @@ def _count_step(step: Step, seen: set[int]) -> LayerCost:
 
 
 def _count_step_macs(step: Step) -> tuple[int | None, str]:
+    """Return a call's MACs and "", or None and the reason why they cannot be counted."""
     operation = step.node.operation
     work, rule = find_layer_class(operation).work, find_rule(operation)
     if work in UNCOUNTED:
@@ -307,6 +309,8 @@ class ShapePropagation:
     def _propagate(
         self, program: Program, input_tensors: Sequence[SizedTensor], prefix: str
     ) -> list[SizedTensor]:
+        """Append a program's calls to `steps`, nested models included, and return its outputs."""
+
         def visit_call(node: Node, inputs: list[SizedTensor]) -> Sequence[SizedTensor]:
             # a nested model may be built for open sizes and called with known ones
             has_known_inputs = all(tensor.known_shape is not None for tensor in inputs)

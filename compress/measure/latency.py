@@ -213,6 +213,7 @@ def _summarize_timer(
     warnings: tuple[str, ...],
     seed: int,
 ) -> Latency:
+    """Return one entry's latency in ms with its interval, and the ratio of the baseline's to it."""
     timer = timers[name]
     times, ratio = compute_spread(timer, seed), compute_spread(timer, seed, timers[base])
     runs = np.concatenate(timer.runs)
@@ -242,6 +243,7 @@ def _summarize_timer(
 
 
 def _collect_warnings(busy_cores: float | None, files: Sequence[Path]) -> tuple[str, ...]:
+    """Return warnings: int8 ONNX without VNNI, CPU governor, cores kept busy by others."""
     warnings = []
     # operator names are plain text in the file, so the onnx package is not needed
     if is_vnni_missing() and any(

@@ -202,6 +202,7 @@ def _count_wrapper(call: CallShapes) -> int:
 
 
 def _count_inner(layer: Any, source: Shape, target: Shape | None = None) -> int:
+    """Return the MACs of a wrapper's inner layer (`target` None: inferred); raise Uncountable."""
     work = find_layer_class(layer).work
     if work in UNCOUNTED:
         return 0

@@ -149,10 +149,15 @@ class _MemoryMeter:
             )
         ]
         has_open_sizes = program.has_open_sizes
-        program.interpret(lambda node, tensors: self._call(node, tensors, has_open_sizes), inputs)
+        program.interpret(
+            lambda node, tensors: self._allocate_outputs(node, tensors, has_open_sizes), inputs
+        )
         return ActivationBytes(-(-self.live // batch_size), -(-self.total // batch_size))
 
-    def _call(self, node: Node, inputs: list[_Tensor], has_open_sizes: bool) -> list[_Tensor]:
+    def _allocate_outputs(
+        self, node: Node, inputs: list[_Tensor], has_open_sizes: bool
+    ) -> list[_Tensor]:
+        """Count a call's temporary memory, and return its outputs, which count until deleted."""
         inner_bytes = _count_inner_bytes(node, inputs)
         self.allocate(inner_bytes)
         self.current -= inner_bytes

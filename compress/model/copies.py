@@ -277,6 +277,7 @@ class Copier:
         self.copies[id(original)] = copied
 
     def _copy(self, value: Any) -> Any:
+        """Return the one copy of a value; constants, tensors and stateless functions are shared."""
         if id(value) in self.copies:
             return self.copies[id(value)]
         if isinstance(value, types.FunctionType):
@@ -343,6 +344,7 @@ class Copier:
         return copied
 
     def _copy_container(self, value: Any) -> Any:
+        """Return a copy of a list, dict or set, with items and attributes copied and type kept."""
         # a tracked container refers to the tracker of its layer: that attribute is set last
         copied = type(value)()
         self.register(value, copied)

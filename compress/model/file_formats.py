@@ -186,6 +186,7 @@ def _format_refusal(path: Path, description: str, remedy: str) -> str:
 
 
 def _explain_folder(path: Path) -> str:
+    """Return the error text for a folder that is no Keras model, with the remedy if it is known."""
     foreign_model = detect_foreign_model(path)
     if foreign_model is not None:
         return _format_refusal(path, foreign_model.description, foreign_model.remedy)
@@ -257,6 +258,7 @@ class SavedModel:
                 )
 
     def _select_signature(self, signature: str) -> str:
+        """Return the named signature; for "" the default or only one, else raise InputError."""
         if not self.signatures:
             raise InputError(
                 f"'{self.path}' must have a signature. Received: none. Save it with "

@@ -53,6 +53,7 @@ def check_head(model: keras.Model, data: Dataset) -> None:
 
 
 def _check_output(model: keras.Model, output: Any, task: Task, data: Dataset) -> None:
+    """Raise InputError if an output is not (batch, *task's shape); open sizes match any."""
     expected_shape, actual_shape = task.output_shape, tuple(output.shape)
     # open sizes of a model match any size
     fits = len(actual_shape) == len(expected_shape) + 1 and all(
@@ -189,6 +190,7 @@ def build_predictor(model: keras.Model) -> PredictFunction:
 
 
 def _predict_in_batches(model: keras.Model, x: Any, preprocess: Preprocessing) -> Any:
+    """Return float32 outputs of raw examples, scaled by `preprocess`, in batches within memory."""
     input_shapes = list_example_shapes(x)
     check_input_shapes(model, input_shapes)
     # an eager call holds every tensor until it returns
@@ -238,6 +240,7 @@ def infer_head(
 def _infer_output_head(
     output: Any, input_shape: tuple[int | None, ...], has_custom_loss: bool
 ) -> Head | None:
+    """Return the head of an output, or None if its last axis is missing or open."""
     shape = tuple(output.shape)
     if len(shape) < 2 or shape[-1] is None:
         return None

@@ -126,6 +126,7 @@ def _check_weights(model: keras.Model, path: Path) -> None:
 
 
 def _check_variable(variable: Any, layer: str, path: Path) -> None:
+    """Raise InputError if a float weight holds NaN, or a variance is negative."""
     values = np.asarray(variable)
     if values.dtype.kind not in "fV":
         return

@@ -169,6 +169,7 @@ def find_feature_calls(program: Program, feature_layers: Sequence[str]) -> dict[
 
 
 def _build_head(model: keras.Model, name: str, part: Task) -> OutputHead:
+    """Return how to get an output's logits: skip or disable its activation, or take logarithms."""
     layer = find_producer(find_output(model, name))
     is_dropped = is_activation_layer(layer, part.activation)
     # disabling the activation of a layer with two outputs would change both

@@ -227,6 +227,7 @@ def _parse_input_shape(input_shape: Any) -> Any:
 
 
 def _parse_sizes(sizes: Any, input_shape: Any) -> tuple[int | None, ...]:
+    """Return sizes as a tuple of integers or None; raise InputError, quoting `input_shape`."""
     if isinstance(sizes, Iterable) and not isinstance(sizes, (str, Mapping)):
         values = tuple(sizes)
         if all(
@@ -244,6 +245,7 @@ def _resolve_by_name(
     declared: Sequence[tuple[str, PartialShape]],
     input_shape: Mapping[str, Sequence[int]],
 ) -> list[PartialShape]:
+    """Return the sizes of all inputs, declared ones if not requested; raise for unknown names."""
     names = [name for name, _ in declared]
     unknown = next((str(name) for name in input_shape if name not in names), None)
     if unknown is not None:
@@ -262,6 +264,7 @@ def _resolve_by_name(
 def _resolve_sizes(
     owner: str, declared: tuple[str, PartialShape], requested: Any, several: bool
 ) -> PartialShape:
+    """Return the requested sizes without the batch axis; raise InputError if they do not fit."""
     name, sizes = declared
     shape = tuple(requested)
     if len(shape) == len(sizes) + 1:

@@ -126,6 +126,7 @@ class _Recorder:
         )
 
     def _record_subclassed(self, model: Any, input_shapes: Any) -> Program:
+        """Return a subclassed model's program, traced at `input_shapes` (None: its build shape)."""
         shapes = _select_trace_shapes(model, input_shapes)
         if shapes is None:
             raise InputError(
@@ -149,6 +150,7 @@ class _Recorder:
     def _build_program(
         self, model: Any, inputs: Any, outputs: Any, nodes: Iterable[Any], *, is_traced: bool
     ) -> Program:
+        """Return the program of Keras nodes with opened layers inlined and unique call names."""
         program = Program(
             model,
             tuple(keras.tree.flatten(inputs)),
@@ -167,6 +169,7 @@ class _Recorder:
     def _append_calls(
         self, program: Program, nodes: Iterable[Any], prefix: str, aliases: dict[int, Any]
     ) -> None:
+        """Append the calls of Keras nodes, opening layers; `aliases` maps opened ones' tensors."""
         for keras_node in nodes:
             operation = keras_node.operation
             if isinstance(operation, keras.layers.InputLayer):
@@ -263,6 +266,7 @@ def _strip_tracking(structure: Any) -> Any:
 def _run_symbolically(
     layer: Any, args: Any, kwargs: Any, sources: list[Any]
 ) -> tuple[Any, list[Any]]:
+    """Return a layer's outputs and the nodes between `sources` and them; raise Untraceable."""
     inlined_classes: set[type] = set()
     while True:
         try:

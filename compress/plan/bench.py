@@ -92,6 +92,7 @@ class InputShape(TextValue):
     def _from_parts(
         cls, parts: Iterable[tuple[str, Iterable[object]]], name: str, received: object
     ) -> Self:
+        """Return the shape of (input name, sizes) pairs; refuse repeated names and mixed forms."""
         sizes_by_name: dict[str, tuple[int, ...]] = {}
         for key, sizes in parts:
             if key in sizes_by_name:

@@ -174,6 +174,7 @@ def _is_empty(value: object) -> bool:
 
 
 def _list_items(value: Any, item: Any, name: str) -> list[Any]:
+    """Return a list option's items: text is split, a mapping gives pairs, a number is one item."""
     if isinstance(value, str):
         return list(split_items(value))
     if isinstance(value, Mapping):

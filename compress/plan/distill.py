@@ -79,6 +79,7 @@ class TeacherChoice(TextValue):
 
     @classmethod
     def _from_names(cls, names: Iterable[str], name: str) -> Self:
+        """Return the teachers of file names, or of "auto" or "none", which must come alone."""
         names = tuple(names)
         words = {AUTOMATIC, NO_TEACHER} & {*names}
         if len(names) > 1 and words:

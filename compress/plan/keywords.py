@@ -148,6 +148,7 @@ class Keywords:
         return removed
 
     def _build_unknown_error(self, name: str, choices: Iterable[str]) -> InputError:
+        """Return the error for a keyword: removed, renamed, of another function, or misspelt."""
         removed = self._list_removed_options()
         if name in removed:
             return removed[name].build_error(name)

@@ -193,6 +193,7 @@ def build_layer_rows(
 
 
 def _build_models(model: keras.Model, builder: TwinBuilder) -> FakeQuantizedModel:
+    """Build the models to train and to export, which share the original's weights and one state."""
     program = record_program(model, should_open)
     inputs = [
         keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=find_producer(original).name)

@@ -373,6 +373,7 @@ class SparsityHook(ExitStack, Hook):
 def _build_constraint(
     mask: npt.NDArray[np.bool_], user_constraint: Callable[[Any], Any] | None
 ) -> Callable[[Any], Any]:
+    """Return a weight constraint: the user's own, if any, then zeros where `mask` is False."""
     kept_mask = tf.constant(mask.astype(np.float32))
 
     def apply_mask(weight: Any) -> Any:

@@ -302,6 +302,7 @@ COSTS = (
 
 
 def _build_file_row(report: Report, row: Row, on_front: bool) -> dict[str, Any]:
+    """Return an exported file's line of candidates.csv by column; unknown values are ""."""
     timed = row.latency
     return {
         "record": "file",

@@ -252,6 +252,7 @@ def _format_numbers(numbers: list[float]) -> str:
 
 
 def _build_cells(report: Report, row: Row, *, is_shipped: bool) -> list[str | Cell]:
+    """Return an exported file's cells in the page's table; that of a shipped file is marked."""
     item = row.artifact
     return [
         Cell(item.id, beside="ships") if is_shipped else item.id,
@@ -281,6 +282,7 @@ def _build_cells(report: Report, row: Row, *, is_shipped: bool) -> list[str | Ce
 
 
 def _build_card(report: Report, record: CompressedModel) -> dict[str, Any]:
+    """Return the template values of one compressed model: verdict, training, layers, checks, ..."""
     details = [section.describe_model(record.model) for section in report.sections]
     files = [row.artifact for row in report.rows if row.artifact.model == record.model]
     repairs = "".join(

@@ -110,6 +110,7 @@ def embed_json(value: Any) -> Markup:
 
 
 def _normalize_value(value: Any) -> Any:
+    """Return a value for JSON: texts escaped, NaN and infinity as None, records as dictionaries."""
     if isinstance(value, str):
         return escape_text(value)
     if isinstance(value, float):

@@ -162,6 +162,7 @@ def _read_cost(row: Row, axis: str) -> float | None:
 
 
 def _draw_files_panel(axes: Axes, report: Report, axis: str) -> None:
+    """Draw the test metric of all files over one cost, each joined to its original by a line."""
     points = [(row, x) for row in report.rows if (x := _read_cost(row, axis)) is not None]
     # connect each model's original float32 file with the files made from it
     origins = {row.artifact.id: (row, x) for row, x in points}

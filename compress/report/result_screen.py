@@ -159,6 +159,7 @@ def sort_rows(report: Report, selection: FileSelection) -> list[Row]:
 
 
 def _build_table_row(report: Report, row: Row, is_shipped: bool) -> tuple[str, ...]:
+    """Return a file's cells on the result screen, with a mark if shipped; "-" where unknown."""
     artifact, latency = row.artifact, row.latency
     original = find_original(report, row)
     mark = SHIPPED_MARK if is_shipped else " " * len(SHIPPED_MARK)

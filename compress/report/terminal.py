@@ -245,6 +245,7 @@ def build_costs_json(
 
 
 def _build_layer_table(analysis: Analysis, shares: dict[str, float], rows: str) -> ReportTable:
+    """Return the table of layers that cost something; `shares` of time by layer, {}: not timed."""
     heads = [rows, "Class", "Output", "MACs", "share", "Parameters"]
     heads += ["time"] if shares else []
     table = ReportTable(
@@ -307,6 +308,7 @@ def render_graph_file(graph_file: GraphFile) -> RenderableType:
 
 
 def _build_port_table(graph_file: GraphFile) -> ReportTable:
+    """Return the table of a graph file's inputs and outputs, with scales if one is quantized."""
     quantized = any(port.scale for port in (*graph_file.inputs, *graph_file.outputs))
     heads = ["", "Name", "Shape", "Type", *(("Scale", "Zero point") if quantized else ())]
     table = ReportTable(
@@ -358,6 +360,7 @@ def render_coupling(coupled: CouplingReport) -> RenderableType:
 
 
 def _build_group_table(coupled: CouplingReport) -> ReportTable:
+    """Return the table of coupled channel groups; the share of MACs is blank if unknown."""
     shares = coupled.shares or (None,) * len(coupled.groups)
     return _build_coupling_table(
         "Channels that are kept or removed together",
@@ -378,6 +381,7 @@ def _build_group_table(coupled: CouplingReport) -> ReportTable:
 
 
 def _build_block_table(coupled: CouplingReport) -> ReportTable:
+    """Return the table of removable residual blocks, with their inner blocks if there are any."""
     nested = ("Blocks inside",) if any(row.inner for row in coupled.blocks) else ()
     return _build_coupling_table(
         "Residual blocks that can be removed",
@@ -415,6 +419,7 @@ def _build_kept_block_table(coupled: CouplingReport) -> ReportTable:
 def _build_coupling_table(
     title: str, columns: tuple[str, ...], drop: tuple[str, ...], rows: Sequence[tuple[str, ...]]
 ) -> ReportTable:
+    """Return a table of `rows`, with counts and shares right-aligned and long names wrapped."""
     numbers = ("Number", "MACs", "Parameters", "MACs they take part in")
     left_columns = [name for name in columns if name not in numbers]
     texts = [name for name in left_columns if name != "Kind"]

@@ -288,6 +288,7 @@ def load_for_model(
 
 
 def _load_scaled(path: Path | None, options: DataOptions, model: keras.Model, seed: int) -> Dataset:
+    """Return data scaled as given, as recorded for the model, or as its predictions suggest."""
     is_unlabelled = options.task == UNLABELLED
     answers = build_predictor(model) if is_unlabelled else None
     if options.normalize != "auto":
@@ -392,6 +393,7 @@ def _apply_loss_weights(data: Dataset, compiled: Mapping[str, CompiledOutput]) -
 def _build_custom_task(
     compiled: CompiledOutput, shape: tuple[int, ...], labels: Any, scores: Any
 ) -> Custom:
+    """Return a compiled loss as a task; outputs shuffled among examples give its chance loss."""
     metrics = tuple((str(metric.name), metric) for metric in compiled.metrics)
     text = str(getattr(compiled.loss, "name", None) or getattr(compiled.loss, "__name__", "loss"))
     main = metrics[0][0] if metrics else ""

@@ -326,6 +326,7 @@ class Training:
     # -- resuming ---------------------------------------------------------------------------
 
     def _describe_identity(self) -> str:
+        """Return the text a checkpoint must match: variables, data, seed, objective, settings."""
         variables = "\n".join(f"{v.path} {tuple(v.shape)}" for v in self.model.variables)
         return "\n".join(
             [

@@ -283,6 +283,7 @@ def _iterate_samples(data: Dataset) -> Iterator[tuple[Split, str]]:
 def _try_scaling(
     name: str, scaling: Preprocessing, predict: Predictor, part: Split, data: Dataset
 ) -> ScalingTrial:
+    """Return the model's predictions in one input scaling, with their scores and losses."""
     y, size = scaling(part.x) if data.gives_back else part.y, predict.compute_batch_size(part.x)
     # in batches: all examples as float32 at once may not fit into memory
     starts = range(0, len(part.x), size)

@@ -116,6 +116,7 @@ class Steps:
         self._run = self._trace()
 
     def _trace(self) -> Callable[[Any], Any]:
+        """Return a compiled function that trains on each row of indices and sums the losses."""
         import tensorflow as tf
 
         update = self._update

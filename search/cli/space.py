@@ -128,6 +128,7 @@ def render_description(description: Description) -> RenderableType:
 
 
 def _format_values(distribution: object) -> str:
+    """Return an Optuna distribution as text: its choices, or "low to high" with step and scale."""
     from optuna import distributions
 
     if isinstance(distribution, distributions.CategoricalDistribution):

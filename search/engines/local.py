@@ -84,6 +84,7 @@ class LocalPool(Pool):
             self._log.close()
 
     def _open(self, index: int, on_message: OnMessage) -> ProcessLink:
+        """Start a worker as a child process, on one of the run's GPUs if it has any."""
         workers = self._settings.workers
         environment, sharing = dict(self._settings.environment), 1
         if workers.gpus:

@@ -151,6 +151,7 @@ class Pool:
                 slot.link.kill()
 
     def _on_event(self, slot: Slot, message: dict[str, Any] | None, handler: JobQueue) -> None:
+        """Update a slot by its worker's message (None: it exited), and assign jobs if possible."""
         if message is None:
             self._on_exit(slot, handler)
         elif message["kind"] == messages.READY:
@@ -218,6 +219,7 @@ class Pool:
             slot.link.send(self._prepare_job(slot.job))
 
     def _start_worker(self, slot: Slot) -> None:
+        """Start a new worker in a slot; later events of the previous one are ignored."""
         slot.generation += 1
         slot.has_started = slot.is_ready = False
         slot.finished_jobs, slot.memory, slot.first_memory = 0, 0, 0
@@ -229,6 +231,7 @@ class Pool:
         slot.link = self._open(slot.index, enqueue_event)
 
     def _on_exit(self, slot: Slot, handler: JobQueue) -> None:
+        """Report an exited worker's job; restart one that died at its start, or raise RunFailed."""
         cause = slot.link.describe_exit() if slot.link is not None else ""
         slot.link, slot.is_ready = None, False
         if slot.is_overdue:

@@ -82,6 +82,7 @@ class Worker(ABC):
         self.data: Dataset = self._load(stored) if shared_data is None else shared_data
 
     def _load(self, stored: dict[str, Any]) -> Dataset:
+        """Load the plan's data again; raise InputError if the fingerprint is not the stored one."""
         scaling = Preprocessing.from_json(stored["preprocess"])
         data = load_data(self.plan.data, seed=self.plan.seed, preprocess=scaling)
         data = with_metric(data, self.plan.data.metric)
@@ -128,6 +129,7 @@ class SearchWorker(Worker):
         )
 
     def _run_trial(self, number: int | None) -> dict[str, Any]:
+        """Run a trial; return its "candidate" (even if failed), "fault" (memory) or "given_up"."""
         if self._study is None:
             self._study = studies.open_study(self.folder, self.plan)
         trial = ask_trial(self._study, self.plan, number, self.data, self.folder)
@@ -172,6 +174,7 @@ class SearchWorker(Worker):
         return {"candidate": candidate.to_json()}
 
     def _train_final(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Train a candidate of the front again; return its record, or "error" with the reason."""
         candidate = self.folder.read_candidate(job["name"])
         assert candidate is not None, "the front is made of candidates on disk"
         try:
@@ -189,6 +192,7 @@ class SearchWorker(Worker):
         return {"final": record.to_json()}
 
     def _compress_model(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Compress a model of the front; return its metrics, or "error" with the reason."""
         name, file = job["name"], self.folder.get_shipped_path(job["name"])
         command = job["command"]
         context = RunContext(

@@ -115,6 +115,7 @@ def main() -> None:
 
 
 def _run_worker(arguments: argparse.Namespace) -> None:
+    """Load plan and data, run jobs (on a CPU in forks) and exit; stdout carries only messages."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     # held until this process ends; a resumed run waits for the lock before it opens the journal

@@ -36,13 +36,14 @@ def write_settings(functions: Sequence[Keywords], path: Path) -> None:
         path: Path of the module; it is not rewritten if its content is unchanged.
     """
     used: set[tuple[str, str]] = {("typing", "TypedDict")}
-    classes = [_build_class(function, used) for function in functions]
+    classes = [_format_class(function, used) for function in functions]
     text = _HEADER.format(imports=_format_imports(used)) + "".join(classes)
     if not path.is_file() or path.read_text("utf-8") != text:
         path.write_text(text, "utf-8")
 
 
-def _build_class(function: Keywords, used: set[tuple[str, str]]) -> str:
+def _format_class(function: Keywords, used: set[tuple[str, str]]) -> str:
+    """Return the source of a function's TypedDict of keywords; add its imports to `used`."""
     title = "".join(word.capitalize() for word in function.function_name.split("_"))
     if not function.function_name.islower():
         title = function.function_name

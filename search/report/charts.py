@@ -66,6 +66,7 @@ def _build_hypervolume_charts(progress: FrontProgress) -> Iterator[Chart]:
 def _build_hypervolume_chart(
     name: str, title: str, caption: str, progress: FrontProgress, x_title: str, x: Sequence[float]
 ) -> Chart:
+    """Return the step chart of the hypervolume, in % of the box, over trials or seconds."""
     trace = build_line(
         x, [100 * share for share in progress.shares], "hypervolume",
         line={"shape": "hv", "color": FRONT_COLOUR}, customdata=[*progress.ids],
@@ -79,6 +80,7 @@ def _build_hypervolume_chart(
 
 
 def _describe_growth(progress: FrontProgress) -> str:
+    """Return the chart's caption: the last trial that extended the front."""
     trials = len(progress.ids)
     unknown = " It is not on record when trials ended: they are ordered by number."
     order = "" if progress.has_end_times else unknown

@@ -379,6 +379,7 @@ def has_same_data(runs: Sequence[ComparedRun]) -> bool:
 def _compare_points(
     points: Points, pair: tuple[ComparedRun, ComparedRun], metric: Axis, cost: Axis
 ) -> FrontComparison | None:
+    """Return two runs' comparison for one cost; None if a run has no point with both values."""
     rows = tuple(
         [
             {**row["values"], "id": str(row["id"]).removeprefix(f"{run.label}: ")}
@@ -466,6 +467,7 @@ def _count_examples(pair: tuple[ComparedRun, ComparedRun], metric: str) -> tuple
 
 
 def _describe_ties(pair: tuple[ComparedRun, ComparedRun], points: Points) -> str:
+    """Return the note on which differences count as ties: by interval, or only equal metrics."""
     if points.id == "files":
         return (
             "Fronts are by validation data. Which file is better is by test data: what a 95 % "
@@ -483,6 +485,7 @@ def _describe_ties(pair: tuple[ComparedRun, ComparedRun], points: Points) -> str
 
 
 def _format_comparison(comparison: FrontComparison, labels: tuple[str, str]) -> dict[str, Any]:
+    """Return a comparison as texts for the template: cost, hypervolumes in %, ranges of cost."""
     first_share, second_share = comparison.shares
     return {
         "cost": comparison.cost.title,
@@ -497,6 +500,7 @@ def _format_comparison(comparison: FrontComparison, labels: tuple[str, str]) -> 
 def _format_cost_range(
     cost_range: CostRange, comparison: FrontComparison, labels: tuple[str, str]
 ) -> str:
+    """Return a sentence on a range of costs: its ends, the better run and the largest gap."""
     show = (
         formatting.format_size
         if comparison.cost.unit.strip() == "B"
@@ -550,6 +554,7 @@ def compare_fronts(
 
 
 def _select_front(rows: Sequence[Mapping[str, Any]], metric: str, cost: str) -> tuple[Point, ...]:
+    """Return the Pareto front by ascending cost; a point needs a metric and a cost above 0."""
     distinct_points = {
         Point(float(row[cost]), float(row[metric]), str(row.get("id", "")))
         for row in rows
@@ -570,6 +575,7 @@ def _select_front(rows: Sequence[Mapping[str, Any]], metric: str, cost: str) -> 
 
 
 def _measure_shares(first: Sequence[Point], second: Sequence[Point]) -> tuple[float, float]:
+    """Return each front's hypervolume as a share of the box around both, costs as logarithms."""
     losses = [_compute_losses(part) for part in (first, second)]
     all_losses = np.concatenate(losses)
     best, spread = all_losses.min(0), np.ptp(all_losses, axis=0)
@@ -589,6 +595,7 @@ def _compute_losses(front: Sequence[Point]) -> Losses:
 def _find_cost_ranges(
     first: Sequence[Point], second: Sequence[Point], compare: ComparePoints | None
 ) -> tuple[CostRange, ...]:
+    """Return ranges from the lowest cost to infinity, adjacent ones of one winner merged."""
     edges = sorted({point.cost for point in (*first, *second)})
     pairs = [(_find_best(first, low), _find_best(second, low)) for low in edges]
     comparisons = len({pair for pair in pairs if None not in pair})
@@ -616,6 +623,7 @@ def _find_best(front: Sequence[Point], cost: float) -> Point | None:
 def _find_better(
     a: Point | None, b: Point | None, compare: ComparePoints | None, comparisons: int
 ) -> tuple[int | None, float]:
+    """Return which point is better (0, 1; None: a tie) and the gap, infinite if one is missing."""
     if a is None or b is None:
         return (1 if a is None else 0), math.inf
     difference = compare(a.id, b.id, comparisons) if compare is not None else None

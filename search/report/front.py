@@ -54,6 +54,7 @@ def build_front_section(report: SearchReport) -> dict[str, Any]:
 
 
 def _build_cells(report: SearchReport, item: Candidate) -> list[str | Cell]:
+    """Return a front candidate's cells: metric, costs, and test metric and bytes of three files."""
     files = {
         (row.artifact.variant, row.artifact.format): row.artifact
         for row in report.rows
@@ -211,6 +212,7 @@ def build_candidate_points(report: SearchReport) -> Points:
 
 
 def _build_row(report: SearchReport, item: Candidate) -> dict[str, Any]:
+    """Return a candidate as a point of the live page: values, texts, choices, replay command."""
     metric = report.objectives[0]
     group = {COMPLETE: report.treatment, STOPPED: "stopped early"}.get(item.state, item.state)
     front = item.id in report.front

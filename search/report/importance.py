@@ -183,6 +183,7 @@ def measure_forest_shares(
 
 
 def _compute_importance(target: str, trials: list[Candidate], values: Floats) -> Importance:
+    """Return the parameters' shares in a target's variance; `missing` says why there are none."""
     if len(trials) < MIN_TRIALS:
         missing = f"too few: {len(trials)} trials with different choices, {MIN_TRIALS} are needed"
         return Importance(target, len(trials), missing=missing)
@@ -272,6 +273,7 @@ def read_parameters(candidates: Sequence[Candidate]) -> list[Parameter]:
 
 
 def _read_parameter(name: str, candidates: Sequence[Candidate]) -> Parameter:
+    """Return a parameter's number or category index per candidate, NaN if inactive."""
     chosen = [item.choices[name] for item in candidates if name in item.choices]
     if all(is_finite(value) and not isinstance(value, bool) for value in chosen):
         numbers = [float(item.choices.get(name, math.nan)) for item in candidates]

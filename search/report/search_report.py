@@ -273,6 +273,7 @@ def build_progress_section(report: SearchReport, facts: SearchFacts) -> dict[str
 
 
 def _describe_epochs(facts: SearchFacts) -> str:
+    """Return a sentence on the epochs trained and the share saved by early stopping."""
     trained, full = facts.epochs_trained, facts.epochs_full
     if not trained or not full:
         return "No epochs are on record."
@@ -287,6 +288,7 @@ def _describe_epochs(facts: SearchFacts) -> str:
 
 
 def _describe_hypervolume(report: SearchReport, progress: FrontProgress | None) -> str:
+    """Return the text that defines the hypervolume, with its reference point and best values."""
     if progress is None:
         return "Hypervolume needs two finished candidates: with fewer there is no scale."
     reference, best = (

@@ -333,6 +333,7 @@ class Subnetworks:
 
 
 def _list_keep_ratios(coupling: Coupling, allowed: AllowedCounts) -> tuple[KeepRatio, ...]:
+    """Return the search parameters of all groups that may have more than one channel count."""
     prunable = [
         group
         for group in coupling.groups

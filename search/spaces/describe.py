@@ -143,6 +143,7 @@ def measure_bounds(space: DeclaredSpace, data: Dataset) -> tuple[SampleCosts, Sa
 
 
 def _describe_declared(space: DeclaredSpace, data: Dataset) -> Description:
+    """Return a declared space's description, with exact bounds and the baseline's costs."""
     choices = space.choices(data)
     low, high = measure_bounds(space, data)
     return Description(
@@ -164,6 +165,7 @@ def _describe_declared(space: DeclaredSpace, data: Dataset) -> Description:
 
 
 def _format_condition(choice: Choice, choices: Sequence[Choice]) -> str:
+    """Return the condition under which a parameter is sampled, like "stages >= 2"; "" if always."""
     if choice.when is None:
         return ""
     name, values = choice.when
@@ -176,6 +178,7 @@ def _format_condition(choice: Choice, choices: Sequence[Choice]) -> str:
 
 
 def _describe_sampled(space: Space, data: Dataset, seed: int, samples: int) -> Description:
+    """Return a space's description estimated from random samples; raise if none gives a model."""
     baseline = space.baseline(data)
     drawn_samples = sample_space(space, data, seed, samples, baseline)
     valid_samples = [item for item in drawn_samples if not item.failure]

@@ -124,6 +124,7 @@ class ResNet(ImageSpace):
 
 
 def _apply_stem(inputs: Any, stem: str, width: int, is_preactivation: bool) -> Any:
+    """Apply the first convolution, with the stride and the max pooling that the stem has."""
     # the first pre-activation block normalizes its own input
     x = (apply_bare_conv if is_preactivation else apply_conv)(
         inputs, "stem", width, 3, min(2, REDUCTIONS[stem])

@@ -172,6 +172,7 @@ def check_compression(plan: SearchPlan, data: Dataset, teachers: Sequence[keras.
 
 
 def _build_models(plan: SearchPlan, data: Dataset) -> Iterator[keras.Model]:
+    """Yield the space's distinct baseline, largest and smallest models, without those that fail."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = plan.search.resolved_space
     seen_choices: list[dict[str, Any]] = []

@@ -83,6 +83,7 @@ def _build_candidate_event(folder: SearchFolder, path: Path) -> Event | None:
 
 
 def _extract_metrics(record: dict[str, Any]) -> dict[str, float]:
+    """Return an epoch record's numbers under log names: "validation/accuracy", "training/loss"."""
     metrics = {
         f"validation/{name}": float(value)
         for name, value in (record.get("val") or {}).items()

@@ -216,6 +216,7 @@ def _read_storage_url(folder: SearchFolder) -> str:
 def _log_recovery(
     folder: SearchFolder, journal: Journal, builder: _TrialBuilder, count: int
 ) -> None:
+    """Log why the journal was rebuilt, which trials were restored or lost, and its kept copy."""
     name, problem = folder.journal.name, "was missing or empty"
     if journal.size:
         torn_text = ", and the last was torn" if journal.torn_bytes else ""
@@ -259,6 +260,7 @@ def _recover_shared(
 
 
 def _index_records(folder: SearchFolder, candidates: Iterable[Candidate]) -> dict[int, Candidate]:
+    """Return the candidates by trial number; raise InputError for an id of another form."""
     records = {}
     for item in candidates:
         if not NUMBER.fullmatch(item.id):

@@ -153,6 +153,7 @@ def open_journal(path: Path, journal: Path) -> JournalStorage:
 
 
 def _open_url(url: str, connections: int, is_cached: bool) -> BaseStorage:
+    """Open a database, or a gRPC proxy, by its URL; `connections` is the size of its pool."""
     scheme = url.partition(":")[0]
     if scheme == "grpc":
         return _open_proxy(url)
@@ -180,6 +181,7 @@ def _add_driver(url: str) -> str:
 
 
 def _open_proxy(url: str) -> BaseStorage:
+    """Return the storage behind grpc://host:port, once it responds; ValueError without a port."""
     disable_fork_support()
     parts = urlsplit(url)
     if parts.hostname is None or parts.port is None:

@@ -399,6 +399,7 @@ class Several(Task):
     def _combine_metrics(
         self, output_metrics: Mapping[str, Mapping[str, float]]
     ) -> dict[str, float]:
+        """Return the selection metric, then `mean_quality`, then all metrics as "output.metric"."""
         main_values = [task.share(dict(output_metrics[name])) for name, task in self.each]
         prefixed = {
             f"{name}.{key}": value

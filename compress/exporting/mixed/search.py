@@ -369,6 +369,7 @@ class PrecisionSearch:
         return size_bytes is not None and path.stat().st_size > size_bytes
 
     def _is_within_limits(self, choice: Choice) -> bool:
+        """Build a choice's file; return whether its bytes and measured milliseconds are allowed."""
         path = self._build_file(choice)
         if self._is_too_large(path):
             return False

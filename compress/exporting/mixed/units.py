@@ -144,6 +144,7 @@ def format_scope(operator: Operator) -> str:
 
 
 def _build_unit(operators: list[Operator], layers: Mapping[str, bool]) -> Unit:
+    """Return the unit of a group of operations, bodies of loops included, named after its layer."""
     first = next((item for item in operators if find_kernel(item) is not None), operators[0])
     operators = [item for operator in operators for item in _flatten_operator(operator)]
     kernels = [kernel for item in operators if (kernel := find_kernel(item)) is not None]

@@ -85,6 +85,7 @@ class _Counter:
         return compute_peak_bytes(calls, map(id, graph.outputs))
 
     def _fold_constant(self, operator: Operator, scope: _Scope) -> None:
+        """Alias the outputs of a copied constant to it, or add a row of parameters without MACs."""
         origin = (
             self._origins.get(id(operator.present_inputs[0])) if operator.present_inputs else None
         )
@@ -132,6 +133,7 @@ class _Counter:
     # -- one operator -----------------------------------------------------------------------
 
     def _count_operator(self, operator: Operator, scope: _Scope) -> LayerCost:
+        """Return an operator's costs times the rounds of its loop; parameters count only once."""
         constants = [
             self._origins[id(item)] for item in operator.present_inputs if id(item) in self._origins
         ]

@@ -104,6 +104,7 @@ class FunctionLibrary:
     def _inline_nodes(
         self, nodes: Sequence[Any], prefix: str, inlined: list[Any], aliases: dict[str, str]
     ) -> None:
+        """Append node copies to `inlined`, function bodies in place of calls; fill `aliases`."""
         for node in nodes:
             name = prefix + node.name
             inputs = [prefix + item for item in node.input if not item.startswith("^")]
@@ -274,6 +275,7 @@ class _Builder:
         )
 
     def _record_tensor(self, tensor: Any) -> Tensor:
+        """Store a tensor by name and return it, with its value if it is a constant integer."""
         kind = tensor.dtype.base_dtype
         graph_tensor = Tensor(
             tensor.name, _read_shape(tensor), kind.name, is_quantized=kind.is_quantized
@@ -287,6 +289,7 @@ class _Builder:
     # -- loops and branches -------------------------------------------------------------------
 
     def _build_loop(self, node: Any) -> None:
+        """Record a loop, rebuilding its body until the shapes of its variables no longer change."""
         shapes = [_read_shape(self._tf_tensors[name]) for name in node.input]
         elements = [self.element_shapes.get(name) for name in node.input]
         while True:
@@ -307,6 +310,7 @@ class _Builder:
         }
 
     def _build_branch(self, node: Any) -> None:
+        """Record a conditional with all branches; output sizes that differ become None."""
         shapes = [_read_shape(self._tf_tensors[name]) for name in node.input[1:]]
         elements = [self.element_shapes.get(name) for name in node.input[1:]]
         functions = [

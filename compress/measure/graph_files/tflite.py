@@ -203,6 +203,7 @@ class TFLiteReader:
     def _read_subgraph(
         self, number: int, known_shapes: Mapping[int, tuple[int, ...]], outputs: Mapping[int, str]
     ) -> Graph:
+        """Return a subgraph with decoded constants in place of their DEQUANTIZE and DENSIFY."""
         raw = self._model.subgraphs[number]
         tensors = [
             self._read_tensor(item, known_shapes.get(index))
@@ -256,6 +257,7 @@ class TFLiteReader:
         return options, condition, tuple(bodies)
 
     def _read_tensor(self, raw: Any, known_shape: tuple[int, ...] | None) -> Tensor:
+        """Return a tensor at batch 1, in `known_shape` if given; constants are decoded on use."""
         dtype = self._types[raw.type]
         shape = known_shape or _read_declared_shape(raw)
         if shape[:1] == (None,):

@@ -52,6 +52,7 @@ class OnnxSession(Session):
 
 
 def _build_info(item: Any, path: Path) -> TensorInfo:
+    """Return a port at batch 1 with its NumPy dtype; raise InputError if another axis is open."""
     shape = tuple(item.shape)
     if any(not isinstance(size, int) for size in shape[1:]):
         raise InputError(

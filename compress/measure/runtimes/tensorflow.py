@@ -198,6 +198,7 @@ def _load_saved_model(path: Path) -> tuple[Any, PortDescriptions, PortDescriptio
 
 
 def _serve(threads: int) -> None:
+    """Answer requests for models until the client closes its pipe; errors are sent back as text."""
     questions, answers = start_serving()
     import tensorflow as tf
 

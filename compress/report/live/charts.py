@@ -178,6 +178,7 @@ def build_file_points(report: Report) -> Points | None:
 
 
 def _build_axis(column: Column, is_metric: bool, report: Report) -> Axis:
+    """Return the plot axis of a file's figure: its role, tick format and interval keys."""
     higher_is_better = column.key in ("speedup", report.main) or (
         is_metric and not has_unit(column.key)
     )
@@ -208,6 +209,7 @@ def _build_row(
     report: Report, row: Row, file_columns: list[Column], val_key: str,
     titles_by_file: dict[str, list[str]], front: set[str],
 ) -> dict[str, Any]:  # fmt: skip
+    """Return an exported file as a point: values, texts by column, and tags of the selection."""
     item, timed = row.artifact, row.latency
     values: dict[str, Any] = {column.key: column.get(row) for column in file_columns}
     values[val_key] = item.val.get(report.main)
@@ -276,6 +278,7 @@ def _lower_first(title: str) -> str:
 
 
 def _assign_marks(names: list[str]) -> dict[str, tuple[str, str]]:
+    """Return (colour, plotly symbol) by group: that of the PNG plots, or a further one."""
     # matplotlib marker -> plotly symbol
     symbols = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "P": "cross"}
     plot_marks = {

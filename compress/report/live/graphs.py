@@ -118,6 +118,7 @@ def _build_traces(
     side: str,
     other: Mapping[str, CallNode],
 ) -> list[Trace]:
+    """Return the plotly traces of one graph, edges and calls, moved to the right by `shift`."""
     x, y = [value + shift for value in positions[0]], positions[1]
     lines_x: list[float | None] = []
     lines_y: list[float | None] = []
@@ -146,6 +147,7 @@ def _build_traces(
 
 
 def _describe_node(node: CallNode, other: CallNode | None, side: str) -> list[str]:
+    """Return a call's four hover lines; the last compares its MACs with `other` (None: no call)."""
     shape = " x ".join("?" if size is None else str(size) for size in node.shape)
     macs = (
         formatting.format_count(node.macs)
@@ -277,6 +279,7 @@ def build_explorer_graphs(model: str, before: Nodes, after: Nodes) -> dict[str, 
 
 
 def _build_explorer_node(index: int, node: CallNode) -> dict[str, Any]:
+    """Return a call as a Model Explorer node: id is its index, edges come from its source calls."""
     space, _, _ = node.name.rpartition("/")
     shape = " x ".join("?" if size is None else str(size) for size in node.shape)
     attrs = {

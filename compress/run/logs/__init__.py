@@ -250,6 +250,7 @@ class _LogThread(threading.Thread):
         self._logs[name] = LOGS[name](self._folder.path, self._folder.path.name, self._plan)
 
     def _send_events(self, *, last: bool) -> None:
+        """Send events that a log has not received, and record them; drop a source that fails."""
         for source in [*self._sources]:
             try:
                 for event in source.new(last=last):

@@ -45,6 +45,7 @@ class TensorBoardLog:
             self._writers.pop(event.item).close()
 
     def _write_hparams(self, event: Event) -> None:
+        """Write an event's parameters to a file for HParams; others than numbers become text."""
         from tensorboard.compat.proto.event_pb2 import Event as Stored
         from tensorboard.plugins.hparams import summary_v2
         from tensorboard.summary.writer.event_file_writer import EventFileWriter

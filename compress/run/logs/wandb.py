@@ -36,6 +36,7 @@ class WandbLog:
         self._folder_id = id_path.read_text("utf-8").strip()
 
     def _open_run(self, item: str, kind: str) -> Any:
+        """Return the W&B run of an item, started or resumed if it is not open."""
         if item not in self._runs:
             self._runs[item] = self._wandb.init(
                 project=PROJECT, group=self._name, name=item, job_type=kind,

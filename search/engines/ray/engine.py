@@ -184,6 +184,7 @@ class RayPool(Pool):
         return self._folder.path.resolve() / f"workers-{index}.log"
 
     def _open(self, index: int, on_message: OnMessage) -> Link:
+        """Start a worker in a Ray actor with its share of CPUs and GPUs; Ray never restarts it."""
         import ray
 
         assert self._actor_config is not None, "the pool was entered"
@@ -215,6 +216,7 @@ class RayPool(Pool):
         return {**job, "teachers": self._published_teachers[key]}
 
     def _on_event(self, slot: Slot, message: Job | None, handler: JobQueue) -> None:
+        """Exclude a node that cannot run workers, delay restarts by 1 s, else act as `Pool`."""
         if message is not None and message["kind"] == REFUSED:
             self._refuse_node(slot, message["node"], message["reason"])
             return

@@ -137,6 +137,7 @@ class RayHost:
         return self._folders[-1]
 
     def _find_problem(self) -> str:
+        """Return why this node cannot run a worker (versions, the run's folder), "" if it can."""
         differences = describe_differences(self._config.versions, collect_versions())
         if differences:
             return f"it has {differences}; install what the run's own machine has"
@@ -150,6 +151,7 @@ class RayHost:
         return f"the run's folder {folder_text}. {remedy}" if folder_text else ""
 
     def _run_worker(self, arguments: tuple[str, ...], environment: Mapping[str, str]) -> None:
+        """Start the worker and stay alive until its end, because it ends with this thread."""
         try:
             variables = {
                 **environment,
@@ -163,6 +165,7 @@ class RayHost:
             self._started.set_exception(error)
 
     def _on_message(self, message: dict[str, Any] | None) -> None:
+        """Queue a worker's message (None: it exited) for `poll`, without too frequent progress."""
         if message is None:
             cause = self._started.result().describe_exit()
             self._messages.put({"kind": ENDED, "how": cause, "printed": self._read_log()})
