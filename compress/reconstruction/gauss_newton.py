@@ -45,7 +45,7 @@ from compress.reconstruction.sums import (
 
 MAX_STEPS = 2
 """Maximum number of Gauss-Newton steps; each uses different positions."""
-PRODUCTS = 10
+PRODUCTS = 5
 """Maximum number of conjugate gradient iterations per step."""
 NEAR = 1e-3
 """Squared residual at which the conjugate gradients stop, relative to the first one and in the norm

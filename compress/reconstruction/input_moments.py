@@ -15,10 +15,10 @@ from compress.core.memory_budget import get_current_budget
 from compress.model.program import Node, Program
 from compress.reconstruction.kernel_parts import KernelPart, build_parts, has_parts
 from compress.reconstruction.linear_paths import Absorber, Graph, find_absorbers
+from compress.reconstruction.sampling import count_samples
 from compress.reconstruction.sums import Moments, Numbers
 from compress.reconstruction.tensor_store import compute_chunk_size
 
-DEFAULT_SAMPLES = 20_000
 MAX_COLUMNS = 12_000
 """Maximum columns of a kernel; moments of more columns (1.2 GB and more) are not computed."""
 MEMORY_SHARE = 1 / 10
@@ -86,7 +86,7 @@ def collect_input_moments(
     inputs: Sequence[npt.NDArray[Any]],
     *,
     seed: int = 0,
-    samples: int = DEFAULT_SAMPLES,
+    samples: int | None = None,
 ) -> dict[int, KernelInputs]:
     """Run a model once and return the input moments of its kernel layers, by id of the kernel.
 
@@ -98,7 +98,7 @@ def collect_input_moments(
         program: A flat program.
         inputs: One array per input, (examples, ...).
         seed: Seed of the sampled positions.
-        samples: Number of positions per layer, over all examples.
+        samples: Number of positions per layer, over all examples; None: by its columns.
     """
     rng = np.random.default_rng(seed)
     count = len(inputs[0])
@@ -122,7 +122,8 @@ def collect_input_moments(
             ):
                 continue
             position_count = part.count_positions(blank)
-            share = -(-samples // (count * graph.calls[id(node.operation)]))
+            wanted = count_samples(columns) if samples is None else samples
+            share = -(-wanted // (count * graph.calls[id(node.operation)]))
             per_example = min(position_count, max(1, share))
             drawn = np.stack([rng.permutation(position_count)[:per_example] for _ in range(len(x))])
             sampled = np.repeat(np.arange(len(x)), per_example), drawn.ravel()

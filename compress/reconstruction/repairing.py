@@ -28,7 +28,7 @@ from compress.reconstruction.matching import (
 )
 from compress.reconstruction.reconstructor import Reconstructor
 from compress.reconstruction.report import RepairReport
-from compress.reconstruction.sampling import DEFAULT_SAMPLES, Batches, Sampler
+from compress.reconstruction.sampling import MAX_SAMPLES, Batches, Sampler
 from compress.reconstruction.tensor_store import compute_chunk_size
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def repair(
     masks: Masks | None = None,
     grids: Grids | None = None,
     examples: int = DEFAULT_EXAMPLES,
-    samples: int = DEFAULT_SAMPLES,
+    samples: int = MAX_SAMPLES,
     joint: bool = True,
     seed: int = 0,
     on_progress: Callable[[str, float], None] | None = None,
@@ -81,7 +81,8 @@ def repair(
             such as 7 for int4: the weights of each output become integers from -7 to 7 times a
             step. Pairs of kernels are not reconstructed jointly then.
         examples: Maximum number of examples that are drawn, at least 20.
-        samples: Number of positions sampled per layer, over all examples, at least 1.
+        samples: Maximum number of positions sampled per layer, over all examples, at least 1. Small
+            layers take fewer: 16 for each input of a kernel, at least 8,000.
         joint: Whether pairs of consecutive kernels with only elementwise operations between them
             are then reconstructed jointly: this reduced the accuracy drop by about a third, in
             about twice the time.

@@ -18,7 +18,10 @@ from compress.reconstruction.matching import Match
 from compress.reconstruction.sums import Sample, Singles, estimate_rounding_noise, multiply_rows
 from compress.reconstruction.tensor_store import Chunks, StoredTensor
 
-DEFAULT_SAMPLES = 20_000
+MAX_SAMPLES = 20_000
+"""Default maximum number of positions per layer."""
+MIN_SAMPLES, SAMPLES_PER_COLUMN = 8_000, 16
+"""Positions per layer below that maximum: more of them did not improve small layers."""
 MAX_BYTES = 512 * 2**20
 """Maximum bytes of the rows of one layer; the memory budget may allow less."""
 MEMORY_SHARE = 1 / 12
@@ -42,6 +45,11 @@ class Batches:
     count: int
 
 
+def count_samples(columns: int) -> int:
+    """Return the number of positions that determine a kernel of this many columns well enough."""
+    return min(MAX_SAMPLES, max(MIN_SAMPLES, SAMPLES_PER_COLUMN * columns))
+
+
 class Sampler:
     """Sampler of positions, with the rows and targets there.
 
@@ -49,7 +57,7 @@ class Sampler:
         kept: Returns the kept indices of an axis of an original kernel.
         batches: Calibration examples.
         seed: Seed of the positions.
-        samples: Positions per layer, over all examples.
+        samples: Maximum number of positions per layer, over all examples.
 
     Attributes:
         tensor_values: Values of tensors of both models that are needed later, by id of the tensor.
@@ -59,7 +67,7 @@ class Sampler:
     """
 
     def __init__(
-        self, kept: KeptIndices, batches: Batches, seed: int, samples: int = DEFAULT_SAMPLES
+        self, kept: KeptIndices, batches: Batches, seed: int, samples: int = MAX_SAMPLES
     ) -> None:
         self.tensor_values: dict[int, Chunks] = {}
         self.original_inputs: dict[int, list[Chunks]] = {}
@@ -89,7 +97,8 @@ class Sampler:
             list is empty if a mask excludes all of its positions.
         """
         systems, columns, _ = part.read_weights().shape
-        max_positions = max(1, int(self.max_bytes // (4 * systems * columns))) // len(match.calls)
+        most = min(int(self.max_bytes // (4 * systems * columns)), count_samples(columns))
+        max_positions = max(1, most) // len(match.calls)
         train: list[Sample] = []
         held_out: list[Sample] = []
         for node, values in zip(match.original_calls, inputs, strict=True):

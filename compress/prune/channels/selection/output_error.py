@@ -46,6 +46,8 @@ CHUNK = 256
 Change = tuple[Any, npt.NDArray[Any]]
 """A weight and its temporary value."""
 
+SENSITIVITY_EXAMPLES = 160
+"""Maximum number of these examples on which each layer at each channel count is evaluated."""
 EVALUATION_EXAMPLES = 500
 """Maximum number of examples on which outputs are compared; at most half if they are held back."""
 QUICK_EXAMPLES, QUICK_SAMPLES = 300, 4000
@@ -187,7 +189,7 @@ def measure_sensitivity(
     errors = iter(
         measure_perturbations(
             evaluator.program,
-            evaluator.evaluation_inputs,
+            [x[:SENSITIVITY_EXAMPLES] for x in evaluator.evaluation_inputs],
             [perturbation for _, _, perturbations, _ in plans for perturbation in perturbations],
             lambda share: report_progress("output error of thinner layers", share),
         ).tolist()

@@ -20,6 +20,7 @@ from compress.prune.channels.selection.allowed_counts import TOLERANCE, Selectio
 from compress.prune.channels.selection.output_error import (
     QUICK_EXAMPLES,
     QUICK_SAMPLES,
+    SENSITIVITY_EXAMPLES,
     ErrorEvaluator,
     measure_sensitivity,
 )
@@ -31,9 +32,9 @@ from compress.prune.channels.selection.output_error_selection import (
 from compress.prune.channels.selection.rank_selection import select_by_rank
 from compress.prune.channels.selection.sensitivity import SHARES, SensitivityMap
 from compress.prune.channels.selection.target import CostFunction, list_notes
-from compress.reconstruction.input_moments import DEFAULT_SAMPLES
 from compress.reconstruction.kernel_parts import build_parts, has_parts
 from compress.reconstruction.repairing import MIN_EXAMPLES
+from compress.reconstruction.sampling import count_samples
 
 MAX_UNDERSHOOT = 0.05
 """Share of the target by which a compared configuration may cost less."""
@@ -49,7 +50,7 @@ SOLVER_FLOPS = 5e9
 FORWARD_PASSES = 2.5
 """Forward passes for each example of a reconstruction: both models, layer by layer."""
 METHODS = 3
-"""Number of methods; one configuration of each is thoroughly reconstructed."""
+"""Number of methods; at most one configuration of each is thoroughly reconstructed."""
 THOROUGH_FACTOR = 4
 """Time of a thorough reconstruction relative to a quick one with as many examples."""
 
@@ -313,14 +314,15 @@ def estimate_effort(
     configuration_seconds = (
         forward * (FORWARD_PASSES * min(QUICK_EXAMPLES, count) + evaluation_count) + solving
     )
-    observing = forward * count + (2 * DEFAULT_SAMPLES * squares + 4 * cubes) / SOLVER_FLOPS
-    trying = forward * evaluation_count * trials / 2
+    observed = sum(systems * count_samples(c) * c**2 for systems, c, _ in kernels)
+    observing = forward * count + (2 * observed + 4 * cubes) / SOLVER_FLOPS
+    trying = forward * min(evaluation_count, SENSITIVITY_EXAMPLES) * trials / 2
     blocks = len(list_blocks(coupling)) if options.blocks else 0
     # a covariance and its inverse are stored with the second moments
     moment_bytes = sum(24 * columns**2 for systems, columns, _ in kernels if systems == 1)
     kernel_bytes = 12 * len(SHARES) * sum(columns * outputs for _, columns, outputs in kernels)
-    # the configuration of least output error, and one without each block
-    quick = (1 + blocks) * configuration_seconds
+    # one configuration of each method, and one without each block
+    quick = (METHODS + blocks) * configuration_seconds
     thorough = (
         METHODS
         * THOROUGH_FACTOR
