@@ -26,6 +26,7 @@ from compress.prune.channels.selection.output_error import (
 )
 from compress.prune.channels.selection.output_error_selection import (
     OUTPUT_ERROR,
+    Refinement,
     refine_allocation,
     select_by_output_error,
 )
@@ -174,18 +175,18 @@ class ChannelSelector:
         selector = replace(self, sensitivity=best.sensitivity, notes=notes)
         if not self.options.should_compare:
             return selector
-        return selector._compare_methods(best.selection, target, custom_cost)
+        return selector._compare_methods(best, target, custom_cost)
 
     def _compare_methods(
-        self, selection: Selection, target: float, custom_cost: CostFunction | None
+        self, best: Refinement, target: float, custom_cost: CostFunction | None
     ) -> ChannelSelector:
         """Return a selector with the method whose configuration has the least output error.
 
         Args:
-            selection: Configuration selected by output error.
+            best: Best configuration selected by output error.
             target, custom_cost: See `select`.
         """
-        selections, unmet = {OUTPUT_ERROR: selection}, []
+        selections, unmet = {OUTPUT_ERROR: best.selection}, []
         for method in RANKING_METHODS:
             try:
                 selections[method] = self._select_ranked(method, target, custom_cost)
@@ -197,7 +198,9 @@ class ChannelSelector:
         low, high = -max(MAX_UNDERSHOOT, nearest), max(TOLERANCE, nearest)
         unmet += [method for method, error in errors.items() if not low <= error <= high]
         output_errors = {
-            method: self.evaluator.measure_error(item.mask, item.removed_blocks)
+            method: best.output_error
+            if item is best.selection
+            else self.evaluator.measure_error(item.mask, item.removed_blocks)
             for method, item in selections.items()
             if method not in unmet
         }
@@ -210,14 +213,14 @@ class ChannelSelector:
                 )
                 for method in close
             }
-        best = min(close, key=lambda method: output_errors[method])
+        chosen = min(close, key=lambda method: output_errors[method])
         count = len(self.evaluator.evaluation_inputs[0])
         note = f"divergence from the original on {count} held-back examples: "
         note += ", ".join(f"{method} {value:.3g}" for method, value in output_errors.items())
         if unmet:
             note += f"; not compared, because they miss the target: {', '.join(unmet)}"
-        earlier = self.notes if best == OUTPUT_ERROR else ()
-        return replace(self, method=best, notes=(*earlier, note))
+        earlier = self.notes if chosen == OUTPUT_ERROR else ()
+        return replace(self, method=chosen, notes=(*earlier, note))
 
     def select(self, target: float, custom_cost: CostFunction | None = None) -> Selection:
         """Select channel counts and blocks for a target.
