@@ -72,15 +72,23 @@ def is_shared(path: Path) -> bool:
 
 
 def _acquire_lock(path: Path, kind: int, wait: bool) -> Lock | None:
-    """Return a lock on a file, created if missing; None if `wait` is False and locking fails."""
+    """Return a lock on a file, created if missing.
+
+    Returns:
+        The lock; None if `wait` is False and another process holds it.
+
+    Raises:
+        OSError: The file cannot be opened, or its file system does not lock files.
+    """
     handle = open(path, "w")  # noqa: SIM115 - held until release
     try:
         fcntl.flock(handle, kind if wait else kind | fcntl.LOCK_NB)
-    except BaseException as error:
+    except BlockingIOError:
         handle.close()
-        if wait or not isinstance(error, OSError):
-            raise
         return None
+    except BaseException:
+        handle.close()
+        raise
     return Lock(handle)
 
 

@@ -155,7 +155,7 @@ def _describe_node(node: CallNode, other: CallNode | None, side: str) -> list[st
         else f"not counted: {node.reason}"
     )
     if other is None:
-        change_text = "it left" if side == "before" else "it is new"
+        change_text = "removed" if side == "before" else "added"
     elif other.macs == node.macs:
         change_text = "MACs unchanged"
     else:

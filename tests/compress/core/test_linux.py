@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -104,6 +105,17 @@ def test_a_lock_is_waited_for(tmp_path: Path) -> None:
     assert again is not None
     again.release()
     again.release()
+
+
+def test_a_file_system_without_locks_is_not_taken_for_another_holder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(OSError, match="No locks available"):
+        linux.is_shared(tmp_path / "lock")
 
 
 def test_a_file_is_shared_until_the_last_holder_ends(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_what_was_removed(net: Any) -> None:
     (removed,) = [item for item in chart.variants if item["name"] == "what was removed"]
     assert removed["colours"]["1"] == [shares[node.name] for node in before]
     told = {line[0]: line[3] for line in marks["customdata"]}
-    assert told["body/up (ReLU)"] == "it left"
+    assert told["body/up (ReLU)"] == "removed"
     assert told["logits (Dense)"] == "MACs unchanged"
     assert told["first (Conv2D)"].startswith("MACs 6.91 k -> 3.46 k")
     assert build_graph_chart("m", (), ()) is None

@@ -197,26 +197,29 @@ class ChannelSelector:
         nearest = min(abs(error) for error in errors.values())
         low, high = -max(MAX_UNDERSHOOT, nearest), max(TOLERANCE, nearest)
         unmet += [method for method, error in errors.items() if not low <= error <= high]
-        output_errors = {
+        quick_errors = {
             method: best.output_error
             if item is best.selection
             else self.evaluator.measure_error(item.mask, item.removed_blocks)
             for method, item in selections.items()
             if method not in unmet
         }
-        least = min(output_errors.values())
-        close = [method for method, error in output_errors.items() if error <= CLOSE * least]
+        most = CLOSE * min(quick_errors.values())
+        close = [method for method, error in quick_errors.items() if error <= most]
+        chosen = close[0]
+        count = len(self.evaluator.evaluation_inputs[0])
+        note = f"divergence from the original on {count} held-back examples: "
+        note += ", ".join(f"{method} {value:.3g}" for method, value in quick_errors.items())
         if len(close) > 1:  # quick reconstructions do not tell them apart
-            output_errors |= {
+            thorough_errors = {
                 method: self.evaluator.measure_error(
                     selections[method].mask, selections[method].removed_blocks, thorough=True
                 )
                 for method in close
             }
-        chosen = min(close, key=lambda method: output_errors[method])
-        count = len(self.evaluator.evaluation_inputs[0])
-        note = f"divergence from the original on {count} held-back examples: "
-        note += ", ".join(f"{method} {value:.3g}" for method, value in output_errors.items())
+            chosen = min(close, key=lambda method: thorough_errors[method])
+            texts = (f"{method} {value:.3g}" for method, value in thorough_errors.items())
+            note += f"; reconstructed more thoroughly: {', '.join(texts)}"
         if unmet:
             note += f"; not compared, because they miss the target: {', '.join(unmet)}"
         earlier = self.notes if chosen == OUTPUT_ERROR else ()
