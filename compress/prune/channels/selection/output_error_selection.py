@@ -37,7 +37,9 @@ FACTOR_STD = 0.3
 """Standard deviation of the logarithm of the drawn factors."""
 BLOCK_FACTORS = (1.5, 2.0, 3.0, 5.0)
 """Factors of all blocks, tried first: two removed blocks cause more error than their sum."""
-DRAWS_PER_TRY = 3
+WIDENING = 1.03
+"""Factor of that deviation after a draw that leads to no new configuration."""
+DRAWS_PER_TRY = 10
 """Maximum draws per try: several draws may give the same configuration, evaluated once."""
 
 
@@ -243,6 +245,7 @@ def refine_allocation(
     first_error = least_error = evaluator.measure_error(
         best_selection.mask, best_selection.removed_blocks
     )
+    deviation = FACTOR_STD
     seen, max_error = {best_selection.key}, max(TOLERANCE, abs(best_selection.allocation.error))
     for _ in range(len(pending_factors) + DRAWS_PER_TRY * tries):
         if len(seen) > tries:
@@ -251,13 +254,15 @@ def refine_allocation(
             pending_factors.pop(0)
             if pending_factors
             else [
-                part * np.exp(FACTOR_STD * rng.standard_normal(len(part))) for part in best_factors
+                part * np.exp(deviation * rng.standard_normal(len(part))) for part in best_factors
             ]
         )
         scaled = sensitivity.scale(*factors)
         candidate = select(scaled)
         if candidate.key in seen or abs(candidate.allocation.error) > max_error:
+            deviation = min(2 * FACTOR_STD, deviation * WIDENING)
             continue
+        deviation = FACTOR_STD
         if on_progress is not None:
             on_progress("choices near the first one", (len(seen) - 1) / tries)
         seen.add(candidate.key)
