@@ -28,7 +28,7 @@ from compress.reconstruction.linear_paths import (
 from compress.reconstruction.matching import CallOrder, Match, report_skipped
 from compress.reconstruction.report import KEPT, REPAIRED, LayerRepair, explain_kept
 from compress.reconstruction.rounding import fit_on_grid, round_to_nearest
-from compress.reconstruction.sampling import ProgramRun, Sampler
+from compress.reconstruction.sampling import ProgramRun, RecordedOutputs, Sampler
 from compress.reconstruction.sums import Numbers, Sample
 from compress.reconstruction.tensor_store import Chunks, Store, StoredTensor, call_in_chunks
 from compress.reconstruction.weight_assignment import assign_solution
@@ -47,6 +47,8 @@ class Reconstructor:
         grid: Returns the largest integer of a kernel's quantization grid; 0: the kernel is not
             quantized.
         joint: Whether pairs of consecutive kernels are also reconstructed jointly.
+        recorded: Outputs of the original model from earlier reconstructions; None: they are not
+            kept.
         on_layer: Called with the name of each layer and the share of calls that are done.
 
     Attributes:
@@ -63,6 +65,7 @@ class Reconstructor:
         mask: Callable[[Any], npt.NDArray[np.bool_] | None],
         grid: Callable[[Any], int],
         joint: bool,
+        recorded: RecordedOutputs | None,
         on_layer: Callable[[str, float], None],
     ) -> None:
         self.graphs = Graph(programs[0]), Graph(programs[1])
@@ -70,6 +73,9 @@ class Reconstructor:
         self.batches = sampler.batches
         self.mask, self.grid, self.on_layer = mask, grid, on_layer
         self.layer_repairs: list[LayerRepair] = []
+        self.recorded = recorded
+        if recorded is not None:
+            recorded.require_bounds(self.batches.bounds)
         self.store = Store()
         self._call = partial(call_in_chunks, store=self.store)
         self.layer_pairs = LayerPairs(
@@ -113,9 +119,13 @@ class Reconstructor:
         )
         needed = set(self.remaining_uses)
         calls = {id(node) for match in self.matches.values() for node in match.original_calls}
+        call_original = self._call
+        if self.recorded is not None:
+            call_original = partial(call_in_chunks, store=self.recorded.store)
         original_run = ProgramRun(
-            self.graphs[1], inputs, self.sampler, needed, self._call, calls=calls
-        )
+            self.graphs[1], inputs, self.sampler, needed, call_original, calls=calls,
+            recorded=self.recorded,
+        )  # fmt: skip
         pruned_run = ProgramRun(
             self.graphs[0], inputs, self.sampler, needed, self._call, order=self.order.sort_steps()
         )

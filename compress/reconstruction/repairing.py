@@ -28,7 +28,7 @@ from compress.reconstruction.matching import (
 )
 from compress.reconstruction.reconstructor import Reconstructor
 from compress.reconstruction.report import RepairReport
-from compress.reconstruction.sampling import MAX_SAMPLES, Batches, Sampler
+from compress.reconstruction.sampling import MAX_SAMPLES, Batches, RecordedOutputs, Sampler
 from compress.reconstruction.tensor_store import compute_chunk_size
 
 if TYPE_CHECKING:
@@ -114,6 +114,36 @@ def repair(
         Grids: Frantar et al. 2023, "GPTQ", eq. 2 and 3, starting from the least-squares solution
         instead of the current weights.
     """
+    return reconstruct(
+        pruned, dense, x, kept=kept, masks=masks, grids=grids, examples=examples, samples=samples,
+        joint=joint, seed=seed, on_progress=on_progress,
+    )  # fmt: skip
+
+
+def reconstruct(
+    pruned: keras.Model,
+    dense: keras.Model | str | Path,
+    x: Any,
+    *,
+    kept: KeptAxes | None,
+    examples: int,
+    samples: int,
+    joint: bool,
+    seed: int,
+    masks: Masks | None = None,
+    grids: Grids | None = None,
+    on_progress: Callable[[str, float], None] | None = None,
+    recorded: RecordedOutputs | None = None,
+) -> RepairReport:
+    """Reconstruct a pruned model as `repair` does, with recorded outputs of the original model.
+
+    Args:
+        pruned, dense, x, kept, examples, samples, joint, seed, masks, grids, on_progress: See
+            `repair`.
+        recorded: Outputs of the original model, which the first call records; later calls must
+            have the same original, examples and seed. The report then lacks the errors of the
+            outputs. None: they are not kept.
+    """
     start_time = time.perf_counter()
     dense = as_model(dense)
     if pruned is dense:
@@ -149,14 +179,16 @@ def repair(
 
     reconstructor = Reconstructor(
         programs, matches, order, Sampler(kept_of, batches, seed, samples),
-        mask=mask_of, grid=grid_of, joint=joint and not grids, on_layer=report_progress,
+        mask=mask_of, grid=grid_of, joint=joint and not grids, recorded=recorded,
+        on_layer=report_progress,
     )  # fmt: skip
     try:
         for weight, value in saved:
             mask = mask_of(weight)
             if mask is not None:
                 weight.assign(value * mask)
-        outputs_before = _compute_outputs(programs[0], batches)
+        # quick reconstructions need no report
+        outputs_before = [] if recorded is not None else _compute_outputs(programs[0], batches)
         outputs, original_outputs = reconstructor.run()
     except BaseException:
         for weight, value in saved:
@@ -164,7 +196,7 @@ def repair(
         raise
     errors = []
     for output_before, output_after, original_output in zip(
-        outputs_before, outputs, original_outputs, strict=True
+        outputs_before, outputs, original_outputs, strict=recorded is None
     ):
         if output_after.shape != original_output.shape:
             continue

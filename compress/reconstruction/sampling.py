@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from compress.reconstruction.kernel_parts import KeptIndices, KernelPart, Positi
 from compress.reconstruction.linear_paths import Graph, LinearPath, is_linear
 from compress.reconstruction.matching import Match
 from compress.reconstruction.sums import Sample, Singles, estimate_rounding_noise, multiply_rows
-from compress.reconstruction.tensor_store import Chunks, StoredTensor
+from compress.reconstruction.tensor_store import Chunks, Store, StoredTensor
 
 MAX_SAMPLES = 20_000
 """Default maximum number of positions per layer."""
@@ -265,6 +265,27 @@ class Sampler:
         return examples, positions
 
 
+@dataclass(eq=False)
+class RecordedOutputs:
+    """Outputs of all calls of the original model, for reconstructions on the same examples.
+
+    Attributes:
+        chunks: Outputs of each call, by its index in the program.
+        bounds: Start and stop index of each chunk of examples.
+        store: Storage of the outputs, all in memory.
+    """
+
+    chunks: dict[int, list[Chunks]] = field(default_factory=dict)
+    bounds: tuple[tuple[int, int], ...] = ()
+    store: Store = field(default_factory=lambda: Store(2**62))
+
+    def require_bounds(self, bounds: tuple[tuple[int, int], ...]) -> None:
+        """Forget the outputs if they belong to other chunks of examples."""
+        if bounds != self.bounds:
+            self.chunks.clear()
+            self.bounds = bounds
+
+
 class ProgramRun:
     """Step-by-step run of a program on all chunks.
 
@@ -276,6 +297,7 @@ class ProgramRun:
         call: Runs a call on every chunk.
         calls: Ids of the calls of the original model with inputs that are needed later.
         order: Order of the calls, in steps; default: one by one.
+        recorded: Outputs of calls that are not run again; others are added. Only without an order.
 
     Attributes:
         pending: Calls of the next step with their inputs; None at the end.
@@ -286,10 +308,10 @@ class ProgramRun:
     def __init__(
         self, graph: Graph, inputs: list[Chunks], sampler: Sampler, needed: set[int],
         call: Callable[[Node, list[Chunks]], list[Chunks]], *, calls: Set[int] = frozenset(),
-        order: Sequence[Sequence[Node]] | None = None,
+        order: Sequence[Sequence[Node]] | None = None, recorded: RecordedOutputs | None = None,
     ) -> None:  # fmt: skip
         self.graph, self.sampler, self.needed = graph, sampler, needed
-        self.call, self.calls = call, calls
+        self.call, self.calls, self.recorded = call, calls, recorded
         self.calls_done = 0
         self.outputs: list[Chunks] = []
         self._record_values(graph.program.inputs, inputs)
@@ -304,7 +326,7 @@ class ProgramRun:
     def step(self) -> None:
         """Run the calls of the next step."""
         pending, self.pending = self.pending or [], None
-        results: list[Sequence[Any]] = [self.call(node, inputs) for node, inputs in pending]
+        results: list[Sequence[Any]] = [self._run_call(*request) for request in pending]
         for (node, inputs), outputs in zip(pending, results, strict=True):
             if id(node) in self.calls:
                 self.sampler.original_inputs[id(node)] = inputs
@@ -317,6 +339,15 @@ class ProgramRun:
             self.pending = self._steps.send(results)
         except StopIteration as end:
             self.outputs = list(end.value)
+
+    def _run_call(self, node: Node, inputs: list[Chunks]) -> list[Chunks]:
+        """Return the outputs of a call, which is run unless they are recorded."""
+        if self.recorded is None:
+            return self.call(node, inputs)
+        index = self.graph.call_index[id(node)]
+        if index not in self.recorded.chunks:
+            self.recorded.chunks[index] = self.call(node, inputs)
+        return self.recorded.chunks[index]
 
     def run_until(self, match: Match, path: LinearPath | None) -> None:
         """Run the original model past the calls of a layer and of the addends on its path."""

@@ -39,7 +39,8 @@ from compress.prune.channels.surgery import build_pruned_model, compute_kept_ind
 from compress.reconstruction import repair
 from compress.reconstruction.kernel_parts import KernelPart
 from compress.reconstruction.matching import should_open
-from compress.reconstruction.repairing import MIN_EXAMPLES
+from compress.reconstruction.repairing import MIN_EXAMPLES, reconstruct
+from compress.reconstruction.sampling import RecordedOutputs
 
 CHUNK = 256
 """Number of examples run at a time, if the memory budget allows it."""
@@ -52,12 +53,8 @@ EVALUATION_EXAMPLES = 500
 """Maximum number of examples on which outputs are compared; at most half if they are held back."""
 QUICK_EXAMPLES, QUICK_SAMPLES = 300, 4000
 """Number of examples, and of rows of each kernel's inputs, of a quick reconstruction."""
-QUICK_SETTINGS: dict[str, Any] = {
-    "examples": QUICK_EXAMPLES,
-    "samples": QUICK_SAMPLES,
-    "joint": False,
-}
-"""Settings of a quick reconstruction, used to evaluate the output error of a pruned model."""
+RECORDED_SHARE, MAX_RECORDED_BYTES = 1 / 8, 2**30
+"""Share of the free memory, and bytes, for the original model's outputs of all calls."""
 TIMING_EXAMPLES = 64
 """Number of examples on which a forward pass is timed."""
 
@@ -349,6 +346,14 @@ class ErrorEvaluator:
     def _reference_outputs(self) -> list[npt.NDArray[Any]]:
         return run_in_batches(self.program, self.evaluation_inputs)
 
+    @cached_property
+    def _recorded_outputs(self) -> RecordedOutputs | None:
+        """Outputs of the original model for quick reconstructions; None if they are too large."""
+        shapes = [x.shape[1:] for x in self.evaluation_inputs]
+        needed = QUICK_EXAMPLES * count_activation_bytes(self.program, shapes).total
+        fits = get_current_budget().can_hold(needed, RECORDED_SHARE)
+        return RecordedOutputs() if fits and needed <= MAX_RECORDED_BYTES else None
+
     def time_example(self) -> float:
         """Return the time of a forward pass per example, in seconds, measured on a batch."""
         few = [x[:TIMING_EXAMPLES] for x in self.evaluation_inputs]
@@ -370,14 +375,15 @@ class ErrorEvaluator:
                 configurations.
         """
         pruned_model = build_pruned_model(self.coupling, mask, blocks)
-        repair(
-            pruned_model,
-            self.coupling.program.model,
-            self.calibration_inputs,
-            kept=compute_kept_indices(self.coupling, mask, blocks),
-            seed=self.seed,
-            **({} if thorough else QUICK_SETTINGS),
-        )
+        kept = compute_kept_indices(self.coupling, mask, blocks)
+        original, x = self.coupling.program.model, self.calibration_inputs
+        if thorough:
+            repair(pruned_model, original, x, kept=kept, seed=self.seed)
+        else:
+            reconstruct(
+                pruned_model, original, x, kept=kept, seed=self.seed, examples=QUICK_EXAMPLES,
+                samples=QUICK_SAMPLES, joint=False, recorded=self._recorded_outputs,
+            )  # fmt: skip
         return compute_divergence(
             self._reference_outputs,
             run_in_batches(record_program(pruned_model), self.evaluation_inputs),

@@ -41,7 +41,7 @@ MAX_UNDERSHOOT = 0.05
 """Share of the target by which a compared configuration may cost less."""
 LONGEST = 300.0
 """Maximum estimated time of a comparison of methods, in seconds."""
-CLOSE = 1.5
+CLOSE = 1.25
 """Methods whose output error after a quick reconstruction is at most this many times the least are
 reconstructed as the final model will be."""
 MEMORY_SHARE = 0.5
