@@ -122,7 +122,7 @@ def collect_input_moments(
             ):
                 continue
             position_count = part.count_positions(blank)
-            wanted = count_samples(columns) if samples is None else samples
+            wanted = count_samples(1, columns) if samples is None else samples
             share = -(-wanted // (count * graph.calls[id(node.operation)]))
             per_example = min(position_count, max(1, share))
             drawn = np.stack([rng.permutation(position_count)[:per_example] for _ in range(len(x))])

@@ -38,6 +38,8 @@ MAX_POSITIONS = 16_000
 """Maximum positions of the second kernel per step, over all examples."""
 WINDOW_SIZE = 9
 """Positions of a window: neighbours share most of their inputs, which are computed once."""
+TARGETS_PER_WEIGHT, MIN_POSITIONS = 64, 2_000
+"""Targets for each weight of both kernels that suffice, and the fewest positions."""
 MAX_MULTIPLIES = 2e9
 """Maximum multiplications of one product with the Jacobian."""
 MAX_BYTES = 96 * 2**20
@@ -356,4 +358,8 @@ def _limit_positions(first: KernelPart, second: KernelPart, shared: float) -> in
     multiplies = shared * first_weights.size + second_weights.size
     bytes_per_position = 4 * shared * first_weights.shape[0] * first_weights.shape[1]
     memory = get_current_budget().compute_share(MEMORY_SHARE, MAX_BYTES)
-    return int(min(MAX_POSITIONS, MAX_MULTIPLIES // multiplies, memory // bytes_per_position))
+    weights = first_weights.size + second_weights.size
+    enough = max(MIN_POSITIONS, TARGETS_PER_WEIGHT * weights // second.channel_count)
+    return int(
+        min(MAX_POSITIONS, enough, MAX_MULTIPLIES // multiplies, memory // bytes_per_position)
+    )

@@ -22,6 +22,8 @@ MAX_SAMPLES = 20_000
 """Default maximum number of positions per layer."""
 MIN_SAMPLES, SAMPLES_PER_COLUMN = 8_000, 16
 """Positions per layer below that maximum: more of them did not improve small layers."""
+MIN_SYSTEM_SAMPLES = 2_000
+"""Minimum positions of a layer of several systems (depthwise), whose columns are few."""
 MAX_BYTES = 512 * 2**20
 """Maximum bytes of the rows of one layer; the memory budget may allow less."""
 MEMORY_SHARE = 1 / 12
@@ -45,9 +47,10 @@ class Batches:
     count: int
 
 
-def count_samples(columns: int) -> int:
-    """Return the number of positions that determine a kernel of this many columns well enough."""
-    return min(MAX_SAMPLES, max(MIN_SAMPLES, SAMPLES_PER_COLUMN * columns))
+def count_samples(systems: int, columns: int) -> int:
+    """Return the number of positions that determine a kernel of this shape well enough."""
+    least = MIN_SAMPLES if systems == 1 else MIN_SYSTEM_SAMPLES
+    return min(MAX_SAMPLES, max(least, SAMPLES_PER_COLUMN * columns))
 
 
 class Sampler:
@@ -97,7 +100,7 @@ class Sampler:
             list is empty if a mask excludes all of its positions.
         """
         systems, columns, _ = part.read_weights().shape
-        most = min(int(self.max_bytes // (4 * systems * columns)), count_samples(columns))
+        most = min(int(self.max_bytes // (4 * systems * columns)), count_samples(systems, columns))
         max_positions = max(1, most) // len(match.calls)
         train: list[Sample] = []
         held_out: list[Sample] = []

@@ -55,7 +55,7 @@ QUICK_EXAMPLES, QUICK_SAMPLES = 300, 4000
 """Number of examples, and of rows of each kernel's inputs, of a quick reconstruction."""
 RECORDED_SHARE, MAX_RECORDED_BYTES = 1 / 8, 2**30
 """Share of the free memory, and bytes, for the original model's outputs of all calls."""
-TIMING_EXAMPLES = 64
+TIMING_EXAMPLES = 16
 """Number of examples on which a forward pass is timed."""
 
 

@@ -320,7 +320,7 @@ def estimate_effort(
     configuration_seconds = (
         forward * (FORWARD_PASSES * min(QUICK_EXAMPLES, count) + evaluation_count) + solving
     )
-    observed = sum(systems * count_samples(c) * c**2 for systems, c, _ in kernels)
+    observed = sum(systems * count_samples(systems, c) * c**2 for systems, c, _ in kernels)
     observing = forward * count + (2 * observed + 4 * cubes) / SOLVER_FLOPS
     trying = forward * min(evaluation_count, SENSITIVITY_EXAMPLES) * trials / 2
     blocks = len(list_blocks(coupling)) if options.blocks else 0
