@@ -211,7 +211,8 @@ def _encode_class_names(
     if len(label_names) != len(labels) or missing is not None:
         received = f"type {labels.dtype}" if missing is None else f"'{missing}'"
         raise InputError(
-            f"{name} must be names of the training part's classes. Received: {received}."
+            f"{name} must be names of the training part's classes. Received: {received}. Correct "
+            "them, or add training examples of these classes."
         )
     return np.array([indices[text] for text in label_names], np.int64)
 

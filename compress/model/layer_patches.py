@@ -115,7 +115,7 @@ def use_fused_batch_norm(model: keras.Model) -> Iterator[int]:
         if type(layer) is keras.layers.BatchNormalization and _can_fuse(layer)
     ]
     for layer in layers:
-        layer.call = _build_fused_call(layer)
+        layer.call = _build_fused_normalization_call(layer)
     try:
         yield len(layers)
     finally:
@@ -136,8 +136,8 @@ def _can_fuse(layer: Any) -> bool:
     )
 
 
-def _build_fused_call(layer: Any) -> Any:
-    """Return a fused `call` for one layer.
+def _build_fused_normalization_call(layer: Any) -> Any:
+    """Return a `call` for a batch normalization that uses TensorFlow's fused kernel.
 
     It makes the original call for masks, and if the variables are not float32.
     """

@@ -108,7 +108,7 @@ class Target(TextValue):
         if number > 1 and cls.unit:
             shown = format_number(number)
             raise InputError(
-                f"{name} must have a unit. Received: {shown}. Write {shown}{cls.unit}, or "
+                f"{name} above 1 must have a unit. Received: {shown}. Write {shown}{cls.unit}, or "
                 f"'{shown}x {cls.word}' for {format_number(round(1 / number, 4))}x of the original."
             )
         return cls(number, number <= 1, bare)

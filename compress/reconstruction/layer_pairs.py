@@ -352,11 +352,16 @@ def _count_shared_reads(reads: npt.NDArray[np.int64], grid: tuple[int, ...]) -> 
     return len(np.unique(read[read >= 0])) / max(1, len(read))
 
 
-def _limit_positions(first: KernelPart, second: KernelPart, shared: float) -> int:
-    """Return the maximum number of positions of the second kernel."""
+def _limit_positions(first: KernelPart, second: KernelPart, first_per_second: float) -> int:
+    """Return how many positions of the second kernel suffice, within computation and memory.
+
+    Args:
+        first, second: Both kernels.
+        first_per_second: Mean number of positions of the first kernel for each of the second.
+    """
     first_weights, second_weights = first.read_weights(), second.read_weights()
-    multiplies = shared * first_weights.size + second_weights.size
-    bytes_per_position = 4 * shared * first_weights.shape[0] * first_weights.shape[1]
+    multiplies = first_per_second * first_weights.size + second_weights.size
+    bytes_per_position = 4 * first_per_second * first_weights.shape[0] * first_weights.shape[1]
     memory = get_current_budget().compute_share(MEMORY_SHARE, MAX_BYTES)
     weights = first_weights.size + second_weights.size
     enough = max(MIN_POSITIONS, TARGETS_PER_WEIGHT * weights // second.channel_count)

@@ -106,15 +106,15 @@ class Moments:
             np.maximum(self.tt - t**2 / count, 0.0),
         )
 
-    def compute_raw(self, shift: Numbers) -> tuple[Numbers, Numbers, Numbers]:
-        """Return the products of `compute_centred` about zero instead of the means.
+    def compute_raw(self, target_shift: Numbers) -> tuple[Numbers, Numbers, Numbers]:
+        """Return the products of `compute_centred` about zero, after shifting the targets.
 
         Args:
-            shift: Subtracted from the targets first, (systems, outputs).
+            target_shift: Subtracted from the targets first, (systems, outputs).
         """
         a, b, c = self.compute_centred()
         p, t = self.means
-        t = t - shift
+        t = t - target_shift
         count = self.count
         return (
             a + count * p[:, :, None] * p[:, None],

@@ -38,7 +38,7 @@ class FinalOptions:
     )
     models: int | None = option(
         None,
-        "maximum number of front models to train again and compress (0: paretune search alone); "
+        "maximum number of front models to train again and compress (0: in paretune search alone); "
         "default: all (--no-train: 8)",
         flat_name="final_models",
         least=0,

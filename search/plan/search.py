@@ -152,8 +152,8 @@ class SearchOptions:
     )
     objectives: NameList = option(
         DEFAULT_OBJECTIVES,
-        "one metric, then one or more costs, with commas; default: the task's first metric "
-        "and macs",
+        "one metric, then costs (macs, params, size_bytes, latency_ms), with commas; default: "
+        "the task's first, macs",
     )
     max_macs: int | None = option(
         None,

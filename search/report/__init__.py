@@ -61,7 +61,7 @@ def render(path: str | Path, *, light: bool = False) -> SearchReport:
 
     Args:
         path: The `--out` folder of `paretune run`, `search` or `compress`.
-        light: Whether the page has no scripts.
+        light: Whether the page has no scripts, and so no interactive charts.
 
     Returns:
         The report; printing it shows the result screen.

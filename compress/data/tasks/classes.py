@@ -222,6 +222,7 @@ class _PositionTask(TalliedTask, _SoftmaxTask):
 
     @classmethod
     def counts(cls, labels: Array, names: int) -> list[int]:
+        """Return the number of examples in which each class occurs."""
         axes = tuple(range(1, labels.ndim))
         return [int((labels == index).any(axes).sum()) for index in range(names)]
 

@@ -460,7 +460,7 @@ def estimate_unit_times(
     uniform_levels = {
         level: files.assign_level(level, is_available[:, at]) for at, level in enumerate(levels)
     }
-    uniform_times = _measure_times(files, uniform_levels)
+    uniform_times = _measure_time_shares(files, uniform_levels)
     fastest_level = min(uniform_times, key=lambda level: uniform_times[level])
     macs = Counter[str]()
     for unit in files.units:
@@ -470,7 +470,9 @@ def estimate_unit_times(
         | {unit: level for unit in uniform_levels[level] if unit.kind == kind}
         for kind in macs for level in levels if level != fastest_level
     }  # fmt: skip
-    swapped_times = _measure_times(files, {fastest_level: uniform_levels[fastest_level], **swapped})
+    swapped_times = _measure_time_shares(
+        files, {fastest_level: uniform_levels[fastest_level], **swapped}
+    )
     slowest = max(swapped_times.values())
     result = np.zeros((len(files.units), len(levels)))
     for row, unit in enumerate(files.units):
@@ -495,10 +497,10 @@ def _bisect_last(end: int, holds: Callable[[int], bool]) -> int:
     return end - 1 - bisect_left(range(end - 1, 0, -1), True, key=holds)
 
 
-def _measure_times(
+def _measure_time_shares(
     files: PrecisionFiles, levels_by_name: Mapping[str, Mapping[Unit, str]]
 ) -> dict[str, float]:
-    """Return the times of files by name, as shares of the float32 file's time."""
+    """Return times as shares of the float32 file's, by name; files that fail are left out."""
     paths = {"": files.source}
     for name, levels in levels_by_name.items():
         try:

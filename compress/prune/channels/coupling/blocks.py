@@ -94,14 +94,14 @@ class BlockDependencies:
         self._weights = compute_weight_needs(program, self._calls)
         self._operands = operands
 
-    def get_call_needs(self, calls: Sequence[Node]) -> Needs:
-        """Return the needs of a call.
+    def get_call_needs(self, call_path: Sequence[Node]) -> Needs:
+        """Return the blocks that a call needs, with those of the nested models around it.
 
         Args:
-            calls: The call, after the calls of the nested models around it, outer ones first.
+            call_path: The call, after the calls of the nested models around it, outer ones first.
         """
         needs = ALWAYS
-        for node in calls:
+        for node in call_path:
             needs = combine_all(needs, self._calls.get(id(node), ALWAYS))
         return needs
 

@@ -359,7 +359,8 @@ class CallGrid:
             )
         return self._count_axes[key]
 
-    def _list_totals(self, index: int) -> Counts:
+    def _list_allowed_totals(self, index: int) -> Counts:
+        """Return all totals that a group may have, ascending; only some are measured."""
         allowed = self._allowed
         lowest, step = int(allowed.lowest[index]), int(allowed.step[index])
         total, highest = int(allowed.total[index]), int(allowed.highest[index])
@@ -368,7 +369,7 @@ class CallGrid:
         )
 
     def _build_group_axis(self, index: int, is_linear: bool) -> CountAxis:
-        totals, fixed = self._list_totals(index), int(self._allowed.fixed[index])
+        totals, fixed = self._list_allowed_totals(index), int(self._allowed.fixed[index])
         channels = [int(total) * self._coupling.groups[index].width for total in totals]
         picked = (
             select_evenly(len(channels))
@@ -393,7 +394,7 @@ class CallGrid:
         weights = np.zeros(len(groups))
         for group, count in (item for row in rows for item in row):
             weights[groups.index(group)] += count
-        totals = [self._list_totals(group) for group in groups]
+        totals = [self._list_allowed_totals(group) for group in groups]
         shares = np.linspace(0.0, 1.0, JOINT_POINTS)
         kept = (
             np.array(
