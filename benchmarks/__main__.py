@@ -52,6 +52,8 @@ TABLE = (
           "--nets small,random1,random2,mobilenet"),
     Entry("repair_cost", 30, "time and memory of a reconstruction at 224 pixels",
           "--repeats 1 --nets ResNet50,MobileNetV2"),
+    Entry("real_size", 40, "time and memory of selection and reconstruction up to 224 pixels",
+          "--models resnet20,mobilenetv2"),
     Entry("channel_methods", 40, "the default choice of channel counts is the best one known",
           "--nets resnet20,lstm"),
     Entry("shrink_goals", 70, "one call reaches its goal", "--nets resnet20,mobilenet"),

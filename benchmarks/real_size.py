@@ -1,20 +1,23 @@
 """Seconds, memory and stages of pruning channels without training, for models of real size.
 
     python -m benchmarks.real_size [--models resnet20,vww,mobilenetv2] [--against CHECKOUT]
-        [--targets 0.5] [--repeats 1] [--mlperf FOLDER] [--resume FILE]
+        [--scopes auto,output_error] [--targets 0.5] [--repeats 1] [--mlperf FOLDER]
+        [--resume FILE]
 
-`prune_channels(model, macs=TARGET, data=images)` with its defaults: the channel counts are selected
-by the best method and the smaller model is reconstructed, in a process of its own each time. With
---against, the code of another checkout does the same, in turn. resnet20: the stored ResNet-20,
-1,000 images of Fashion-MNIST (28 x 28); test images evaluate it. vww: MLPerf Tiny's person detector
-(96 x 96), 500 of its test images; the other 500 evaluate it. The others take 128 images of 224 x
-224 x 3 of random noise with the spectrum of photographs; their weights are random, and their
-statistics those of the images. For them the output error on 32 further images is shown.
+`prune_channels(model, macs=TARGET, data=images, scope=SCOPE)`: the channel counts are selected and
+the smaller model is reconstructed, in a process of its own each time. auto is the default: the best
+method, or l2 where a comparison would take more than 5 minutes. With --against, the code of another
+checkout does the same, in turn. resnet20: the stored ResNet-20, 1,000 images of Fashion-MNIST (28 x
+28); test images evaluate it. vww: MLPerf Tiny's person detector (96 x 96), 500 of its test images;
+the other 500 evaluate it. The others take 128 images of 224 x 224 x 3 of random noise with the
+spectrum of photographs; their weights are random, and their statistics those of the images. For
+them the output error on 32 further images is shown.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import resource
@@ -76,7 +79,7 @@ def load_case(name: str, mlperf: str) -> tuple[Any, Any, Any, Any]:
     return model, x[:IMAGES], x[IMAGES:], None
 
 
-def measure_case(name: str, target: float, mlperf: str) -> dict[str, Any]:
+def measure_case(name: str, scope: str, target: float, mlperf: str) -> dict[str, Any]:
     """Prune a model in this process and return its figures."""
     from compress.core.device import silence_tensorflow
     from compress.measure.file_agreement import compute_divergence
@@ -88,7 +91,7 @@ def measure_case(name: str, target: float, mlperf: str) -> dict[str, Any]:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began, cpu = time.perf_counter(), time.process_time()
     found = prune_channels(
-        model, macs=target, data=x,
+        model, macs=target, data=x, scope=scope,
         on_progress=lambda text, _: steps.append((time.perf_counter(), text)),
     )  # fmt: skip
     ended = time.perf_counter()
@@ -116,9 +119,11 @@ def measure_case(name: str, target: float, mlperf: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def run_case(tree: Path, name: str, target: float, mlperf: Path | None) -> dict[str, Any]:
+def run_case(
+    tree: Path, name: str, scope: str, target: float, mlperf: Path | None
+) -> dict[str, Any]:
     """Measure a case with the code of a checkout, in a new process."""
-    command = [sys.executable, __file__, "--_case", name, str(target), str(mlperf or "")]
+    command = [sys.executable, __file__, "--_case", name, scope, str(target), str(mlperf or "")]
     done = subprocess.run(
         command, check=True, stdout=subprocess.PIPE, text=True, cwd=tree,
         env={**os.environ, "PYTHONPATH": str(tree)},
@@ -135,6 +140,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("--models", default=",".join(MODELS), help="with commas")
     parser.add_argument("--against", type=Path, help="a checkout of another version")
+    parser.add_argument("--scopes", default="auto", help="with commas")
     parser.add_argument("--targets", type=shares, default=(0.5,), help="shares of the MACs to keep")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--mlperf", type=Path, help="a folder with vww_96.h5 and vww_test.zip")
@@ -148,26 +154,23 @@ def measure(given: argparse.Namespace, stored: Stored) -> None:
         if name == "vww" and given.mlperf is None:
             print("vww: not run: no --mlperf", flush=True)
             continue
-        for target in given.targets:
-            for repeat in range(given.repeats):
-                for version, tree in trees.items():
-                    key = f"{name} {target:g} {version} {repeat}"
-                    if key in rows:
-                        continue
-                    mlperf = given.mlperf and given.mlperf.resolve()
-                    rows[key] = run_case(tree, name, target, mlperf)
-                    print(key, json.dumps(rows[key]), flush=True)
-                    stored.save(rows=rows)
+        cases = itertools.product(given.scopes.split(","), given.targets, range(given.repeats))
+        for (scope, target, repeat), version in itertools.product(cases, trees):
+            key = f"{name} {scope} {target:g} {version} {repeat}"
+            if key not in rows:
+                mlperf = given.mlperf and given.mlperf.resolve()
+                rows[key] = run_case(trees[version], name, scope, target, mlperf)
+                print(key, json.dumps(rows[key]), flush=True)
+                stored.save(rows=rows)
 
 
 def costs_table(result: dict[str, Any]) -> str:
     """Return the table of seconds, memory and quality."""
-    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for key, row in result["rows"].items():
-        name, target, version, _ = key.split()
-        groups.setdefault((name, target, version), []).append(row)
+        groups.setdefault(tuple(key.split()[:-1]), []).append(row)
     rows = []
-    for (name, target, version), found in groups.items():
+    for (name, scope, target, version), found in groups.items():
         first = found[0]
         total = sum(first["stages"].values())
         shares = ", ".join(
@@ -180,25 +183,25 @@ def costs_table(result: dict[str, Any]) -> str:
             else f"{100 * first['accuracy'][0]:.2f} -> {100 * first['accuracy'][1]:.2f} %"
         )  # fmt: skip
         rows.append([
-            name, f"{target}x", version, span([row["seconds"] for row in found]),
+            name, scope, f"{target}x", version, span([row["seconds"] for row in found]),
             f"{max(row['extra_peak_mib'] for row in found) * 2**20 / 1e9:.2f} GB",
             first["method"], f"{first['share']:.3f}x", quality, shares,
         ])  # fmt: skip
-    head = ["model", "target", "version", "seconds", "added peak memory", "method", "MACs",
+    head = ["model", "scope", "target", "version", "seconds", "added peak memory", "method", "MACs",
             "accuracy or output error", "stages"]  # fmt: skip
     return table(head, rows)
 
 
 BENCHMARK = Benchmark(
     "real_size", __doc__, measure, {"costs": costs_table}, arguments, resumable=True,
-    grows=("models", "targets", "repeats", "mlperf", "against"),
+    grows=("models", "scopes", "targets", "repeats", "mlperf", "against"),
 )  # fmt: skip
 
 
 def main() -> None:
     """Run the benchmark, or one case of it in a process of its own."""
     if sys.argv[1:2] == ["--_case"]:
-        print(json.dumps(measure_case(sys.argv[2], float(sys.argv[3]), sys.argv[4])))
+        print(json.dumps(measure_case(sys.argv[2], sys.argv[3], float(sys.argv[4]), sys.argv[5])))
     else:
         BENCHMARK.run()
 
