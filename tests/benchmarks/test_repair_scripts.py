@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import repair_cost, repair_models, repair_resnet20, repair_weights
+from benchmarks import real_size, repair_cost, repair_models, repair_resnet20, repair_weights
 from benchmarks._repair import (
     WAYS,
     by_name,
@@ -162,6 +162,22 @@ def test_growth_is_against_the_first() -> None:
     told = repair_cost.growth({"runs": runs})
     assert "| examples | 64 | 8 | 64 | 2.00 | 1.00x | 10 |" in told
     assert "|  | 128 | 8 | 64 | 4.00 | 2.00x | 10 |" in told
+
+
+def test_costs_of_both_versions_stand_in_rows_of_their_own() -> None:
+    row = {
+        "seconds": 12.0, "extra_peak_mib": 954.0, "accuracy": [0.9363, 0.93], "share": 0.4978,
+        "method": "output error",
+        "stages": {"neighbours": 6.0, "reconstruction": 5.8, "first": 0.2},
+    }  # fmt: skip
+    slow = {**row, "seconds": 20.0}
+    rows = {"net auto 0.5 now 0": row, "net auto 0.5 now 1": slow, "net auto 0.5 before 0": slow}
+    told = real_size.costs_table({"rows": rows})
+    assert (
+        "| net | auto | 0.5x | now | 12 to 20 | 1.00 GB | output error | 0.498x | "
+        "93.63 -> 93.00 % | neighbours 50%, reconstruction 48% |"
+    ) in told
+    assert "| net | auto | 0.5x | before | 20 |" in told
 
 
 # -- tables --------------------------------------------------------------------------------
