@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ from compress.prune.channels.coupling.slots import Numbers
 from compress.prune.channels.criteria import Context, Criterion
 from compress.prune.channels.criteria.reconstruction import Reader, collect_readers, eliminate_units
 from compress.prune.channels.selection.sensitivity import (
+    SHARES,
     BlockSensitivity,
     GroupSensitivity,
     SensitivityMap,
@@ -47,16 +48,18 @@ CHUNK = 256
 Change = tuple[Any, npt.NDArray[Any]]
 """A weight and its temporary value."""
 
-SENSITIVITY_EXAMPLES = 160
-"""Maximum number of these examples on which each layer at each channel count is evaluated."""
+MIN_SENSITIVITY_EXAMPLES, SENSITIVITY_EXAMPLES = 16, 160
+"""Number of these examples on which each layer at each channel count is evaluated."""
+SENSITIVITY_BYTES = 6e10
+"""Activations computed for these evaluations, which determine the number between both."""
 EVALUATION_EXAMPLES = 500
 """Maximum number of examples on which outputs are compared; at most half if they are held back."""
 QUICK_EXAMPLES, QUICK_SAMPLES = 300, 4000
 """Number of examples, and of rows of each kernel's inputs, of a quick reconstruction."""
 RECORDED_SHARE, MAX_RECORDED_BYTES = 1 / 8, 2**30
 """Share of the free memory, and bytes, for the original model's outputs of all calls."""
-TIMING_EXAMPLES = 16
-"""Number of examples on which a forward pass is timed."""
+TIMING_EXAMPLES = (8, 32)
+"""Numbers of examples of the forward passes that are timed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,7 +189,7 @@ def measure_sensitivity(
     errors = iter(
         measure_perturbations(
             evaluator.program,
-            [x[:SENSITIVITY_EXAMPLES] for x in evaluator.evaluation_inputs],
+            [x[: evaluator.count_sensitivity_examples()] for x in evaluator.evaluation_inputs],
             [perturbation for _, _, perturbations, _ in plans for perturbation in perturbations],
             lambda share: report_progress("output error of thinner layers", share),
         ).tolist()
@@ -303,6 +306,17 @@ def _zero_units(
     return Perturbation(next(call_indices, 0), tuple(values.values()))
 
 
+class PassTime(NamedTuple):
+    """Time of a forward pass in seconds: of any pass, and of each example."""
+
+    overhead: float
+    example: float
+
+    def predict(self, examples: float, passes: float = 1.0) -> float:
+        """Return the time of passes over this many examples together."""
+        return passes * self.overhead + examples * self.example
+
+
 class ErrorEvaluator:
     """Evaluator of pruned models: reconstructs them on some examples, compares them on others.
 
@@ -349,18 +363,40 @@ class ErrorEvaluator:
     @cached_property
     def _recorded_outputs(self) -> RecordedOutputs | None:
         """Outputs of the original model for quick reconstructions; None if they are too large."""
-        shapes = [x.shape[1:] for x in self.evaluation_inputs]
-        needed = QUICK_EXAMPLES * count_activation_bytes(self.program, shapes).total
+        needed = QUICK_EXAMPLES * self._activation_bytes
         fits = get_current_budget().can_hold(needed, RECORDED_SHARE)
         return RecordedOutputs() if fits and needed <= MAX_RECORDED_BYTES else None
 
-    def time_example(self) -> float:
-        """Return the time of a forward pass per example, in seconds, measured on a batch."""
-        few = [x[:TIMING_EXAMPLES] for x in self.evaluation_inputs]
-        run_in_batches(self.program, few)  # warm-up: later passes reuse functions
-        began = time.perf_counter()
-        run_in_batches(self.program, few)
-        return (time.perf_counter() - began) / len(few[0])
+    def time_passes(self) -> PassTime:
+        """Return the time of forward passes, measured on a small and a larger batch."""
+        seconds, counts = [], []
+        for count in (TIMING_EXAMPLES[0], *TIMING_EXAMPLES):  # the first one is a warm-up
+            batch = [x[:count] for x in self.evaluation_inputs]
+            began = time.perf_counter()
+            run_in_batches(self.program, batch)
+            seconds.append(time.perf_counter() - began)
+            counts.append(len(batch[0]))
+        added = max(1, counts[2] - counts[1])
+        example = max((seconds[2] - seconds[1]) / added, seconds[2] / counts[2] / added)
+        return PassTime(max(0.0, seconds[1] - counts[1] * example), example)
+
+    def count_trials(self) -> int:
+        """Return the number of evaluations of single groups, each at several channel counts."""
+        return sum(min(len(SHARES), len(group.units) - 1) for group in self.coupling.groups)
+
+    def count_sensitivity_examples(self) -> int:
+        """Return the number of examples for these evaluations, fewer if activations are large."""
+        # on average an evaluation runs half of the model
+        per_example = self.count_trials() * self._activation_bytes / 2
+        affordable = int(SENSITIVITY_BYTES / max(per_example, 1))
+        most = min(SENSITIVITY_EXAMPLES, len(self.evaluation_inputs[0]))
+        return min(most, max(MIN_SENSITIVITY_EXAMPLES, affordable))
+
+    @cached_property
+    def _activation_bytes(self) -> int:
+        """Bytes of all activations of one example."""
+        shapes = [x.shape[1:] for x in self.evaluation_inputs]
+        return count_activation_bytes(self.program, shapes).total
 
     def measure_error(
         self, mask: Mask, blocks: Sequence[Block] = (), *, thorough: bool = False

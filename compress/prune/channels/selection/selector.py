@@ -20,7 +20,6 @@ from compress.prune.channels.selection.allowed_counts import TOLERANCE, Selectio
 from compress.prune.channels.selection.output_error import (
     QUICK_EXAMPLES,
     QUICK_SAMPLES,
-    SENSITIVITY_EXAMPLES,
     ErrorEvaluator,
     measure_sensitivity,
 )
@@ -46,13 +45,17 @@ CLOSE = 1.25
 reconstructed as the final model will be."""
 MEMORY_SHARE = 0.5
 """Maximum share of the free memory for the arrays of a comparison."""
-SOLVER_FLOPS = 5e9
+USUAL = 120.0
+"""Estimated time up to which neighbouring configurations are tried, in seconds."""
+SOLVER_FLOPS = 2e10
 """Floating-point operations per second of the solver on one core."""
-FORWARD_PASSES = 2.5
-"""Forward passes for each example of a reconstruction: both models, layer by layer."""
-METHODS = 3
-"""Number of methods; at most one configuration of each is thoroughly reconstructed."""
-THOROUGH_FACTOR = 4
+FORWARD_PASSES = 1.5
+"""Forward passes for each example of a reconstruction; the original model runs only once."""
+BUILDING_PASSES = 8
+"""Time to build and prepare a pruned model, in forward passes of no examples."""
+METHODS, CLOSE_METHODS = 3, 2
+"""Numbers of methods, and of those that are usually reconstructed thoroughly, too."""
+THOROUGH_FACTOR = 3
 """Time of a thorough reconstruction relative to a quick one with as many examples."""
 
 
@@ -278,7 +281,7 @@ class EffortEstimate:
 
     def limit_tries(self, tries: int) -> int:
         """Return the number of neighbouring configurations that time allows, at most `tries`."""
-        return max(0, min(tries, int((LONGEST - self.seconds) / max(self.trial_seconds, 1e-9))))
+        return max(0, min(tries, int((USUAL - self.seconds) / max(self.trial_seconds, 1e-9))))
 
     @property
     def refusal(self) -> str:
@@ -310,19 +313,19 @@ def estimate_effort(
         options: Whether blocks are tried.
         evaluator: Evaluator of the same model and data.
     """
-    forward = evaluator.time_example()
+    forward = evaluator.time_passes()
     kernels = _list_kernel_shapes(evaluator.program)
     count, evaluation_count = evaluator.example_count, len(evaluator.evaluation_inputs[0])
-    trials = sum(min(len(SHARES), len(group.units) - 1) for group in coupling.groups)
+    trials = evaluator.count_trials()
     squares = sum(systems * columns**2 for systems, columns, _ in kernels)
     cubes = sum(systems * columns**3 for systems, columns, _ in kernels)
     solving = (2 * QUICK_SAMPLES * squares + 2 * cubes) / SOLVER_FLOPS
-    configuration_seconds = (
-        forward * (FORWARD_PASSES * min(QUICK_EXAMPLES, count) + evaluation_count) + solving
+    configuration_seconds = solving + forward.predict(
+        FORWARD_PASSES * min(QUICK_EXAMPLES, count) + evaluation_count, BUILDING_PASSES
     )
     observed = sum(systems * count_samples(systems, c) * c**2 for systems, c, _ in kernels)
-    observing = forward * count + (2 * observed + 4 * cubes) / SOLVER_FLOPS
-    trying = forward * min(evaluation_count, SENSITIVITY_EXAMPLES) * trials / 2
+    observing = forward.predict(count) + (2 * observed + 4 * cubes) / SOLVER_FLOPS
+    trying = forward.predict(trials * evaluator.count_sensitivity_examples() / 2, trials / 2)
     blocks = len(list_blocks(coupling)) if options.blocks else 0
     # a covariance and its inverse are stored with the second moments
     moment_bytes = sum(24 * columns**2 for systems, columns, _ in kernels if systems == 1)
@@ -330,7 +333,7 @@ def estimate_effort(
     # one configuration of each method, and one without each block
     quick = (METHODS + blocks) * configuration_seconds
     thorough = (
-        METHODS
+        CLOSE_METHODS
         * THOROUGH_FACTOR
         * configuration_seconds
         * max(1.0, (count - evaluation_count) / QUICK_EXAMPLES)

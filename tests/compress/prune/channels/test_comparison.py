@@ -135,8 +135,8 @@ def test_bytes_of_a_comparison_by_hand() -> None:
 
 
 def test_tries_are_as_many_as_the_time_allows() -> None:
-    assert EffortEstimate(seconds=200.0, trial_seconds=30.0, bytes=0).limit_tries(16) == 3
-    assert EffortEstimate(seconds=200.0, trial_seconds=1.0, bytes=0).limit_tries(16) == 16
+    assert EffortEstimate(seconds=30.0, trial_seconds=30.0, bytes=0).limit_tries(16) == 3
+    assert EffortEstimate(seconds=100.0, trial_seconds=1.0, bytes=0).limit_tries(16) == 16
     assert EffortEstimate(seconds=299.0, trial_seconds=30.0, bytes=0).limit_tries(16) == 0
     with use_budget(None):
         assert EffortEstimate(seconds=299.0, trial_seconds=30.0, bytes=10**6).refusal == ""
