@@ -367,6 +367,10 @@ class ErrorEvaluator:
         fits = get_current_budget().can_hold(needed, RECORDED_SHARE)
         return RecordedOutputs() if fits and needed <= MAX_RECORDED_BYTES else None
 
+    def release_outputs(self) -> None:
+        """Release the recorded outputs; the next quick reconstruction records them anew."""
+        self.__dict__.pop("_recorded_outputs", None)
+
     def time_passes(self) -> PassTime:
         """Return the time of forward passes, measured on a small and a larger batch."""
         seconds, counts = [], []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from compress.core.errors import FeasibleError
 from compress.core.memory_budget import format_gigabytes, get_current_budget
-from compress.core.summary import OnProgress
+from compress.core.summary import OnProgress, ignore_progress
 from compress.model.program import Program
 from compress.plan import ChannelOptions
 from compress.plugins import CRITERIA
@@ -176,57 +177,74 @@ class ChannelSelector:
         )
         notes = (best.summarize(),) if best.tried_count else ()
         selector = replace(self, sensitivity=best.sensitivity, notes=notes)
-        if not self.options.should_compare:
-            return selector
-        return selector._compare_methods(best, target, custom_cost)
+        if self.options.should_compare:
+            selector = selector._compare_methods(
+                best, target, custom_cost, on_progress or ignore_progress
+            )
+        self.evaluator.release_outputs()
+        return selector
 
     def _compare_methods(
-        self, best: Refinement, target: float, custom_cost: CostFunction | None
+        self,
+        best: Refinement,
+        target: float,
+        custom_cost: CostFunction | None,
+        on_progress: OnProgress,
     ) -> ChannelSelector:
         """Return a selector with the method whose configuration has the least output error.
 
         Args:
             best: Best configuration selected by output error.
-            target, custom_cost: See `select`.
+            target, custom_cost, on_progress: See `refine`.
         """
-        selections, unmet = {OUTPUT_ERROR: best.selection}, []
+        selections, unmet = self._select_by_all(best.selection, target, custom_cost)
+
+        def measure_errors(
+            text: str, methods: Sequence[str], *, thorough: bool
+        ) -> dict[str, float]:
+            errors = {}
+            for index, method in enumerate(methods):
+                on_progress(text, index / len(methods))
+                item = selections[method]
+                if item is best.selection and not thorough:
+                    errors[method] = best.output_error
+                else:
+                    errors[method] = self.evaluator.measure_error(
+                        item.mask, item.removed_blocks, thorough=thorough
+                    )
+            return errors
+
+        errors = measure_errors("comparing selection methods", list(selections), False)
+        count = len(self.evaluator.evaluation_inputs[0])
+        note = f"divergence from the original on {count} held-back examples: "
+        note += _format_errors(errors)
+        most = CLOSE * min(errors.values())
+        close = [method for method, error in errors.items() if error <= most]
+        if len(close) > 1:  # quick reconstructions do not tell them apart
+            errors = measure_errors("comparing close selection methods", close, True)
+            note += f"; reconstructed more thoroughly: {_format_errors(errors)}"
+        chosen = min(errors, key=lambda method: errors[method])
+        if unmet:
+            note += f"; not compared, because they miss the target: {', '.join(unmet)}"
+        earlier = self.notes if chosen == OUTPUT_ERROR else ()
+        return replace(self, method=chosen, notes=(*earlier, note))
+
+    def _select_by_all(
+        self, by_output_error: Selection, target: float, custom_cost: CostFunction | None
+    ) -> tuple[dict[str, Selection], list[str]]:
+        """Return the selections of all methods near the target, and the methods that miss it."""
+        selections, unmet = {OUTPUT_ERROR: by_output_error}, []
         for method in RANKING_METHODS:
             try:
                 selections[method] = self._select_ranked(method, target, custom_cost)
             except FeasibleError:
                 unmet.append(method)
         # configurations above the target have an advantage; those far below waste the budget
-        errors = {method: item.allocation.error for method, item in selections.items()}
-        nearest = min(abs(error) for error in errors.values())
+        misses = {method: item.allocation.error for method, item in selections.items()}
+        nearest = min(abs(miss) for miss in misses.values())
         low, high = -max(MAX_UNDERSHOOT, nearest), max(TOLERANCE, nearest)
-        unmet += [method for method, error in errors.items() if not low <= error <= high]
-        quick_errors = {
-            method: best.output_error
-            if item is best.selection
-            else self.evaluator.measure_error(item.mask, item.removed_blocks)
-            for method, item in selections.items()
-            if method not in unmet
-        }
-        most = CLOSE * min(quick_errors.values())
-        close = [method for method, error in quick_errors.items() if error <= most]
-        chosen = close[0]
-        count = len(self.evaluator.evaluation_inputs[0])
-        note = f"divergence from the original on {count} held-back examples: "
-        note += ", ".join(f"{method} {value:.3g}" for method, value in quick_errors.items())
-        if len(close) > 1:  # quick reconstructions do not tell them apart
-            thorough_errors = {
-                method: self.evaluator.measure_error(
-                    selections[method].mask, selections[method].removed_blocks, thorough=True
-                )
-                for method in close
-            }
-            chosen = min(close, key=lambda method: thorough_errors[method])
-            texts = (f"{method} {value:.3g}" for method, value in thorough_errors.items())
-            note += f"; reconstructed more thoroughly: {', '.join(texts)}"
-        if unmet:
-            note += f"; not compared, because they miss the target: {', '.join(unmet)}"
-        earlier = self.notes if chosen == OUTPUT_ERROR else ()
-        return replace(self, method=chosen, notes=(*earlier, note))
+        unmet += [method for method, miss in misses.items() if not low <= miss <= high]
+        return {key: item for key, item in selections.items() if key not in unmet}, unmet
 
     def select(self, target: float, custom_cost: CostFunction | None = None) -> Selection:
         """Select channel counts and blocks for a target.
@@ -263,6 +281,11 @@ class ChannelSelector:
         options = replace(self.options, blocks=False, **RANKING_METHODS[method])
         criterion = CRITERIA[options.criterion]
         return select_by_rank(self.coupling, options, criterion, self.context, target, custom_cost)
+
+
+def _format_errors(errors: Mapping[str, float]) -> str:
+    """Return "output error 0.0268, l2 over all layers 0.0788"."""
+    return ", ".join(f"{method} {error:.3g}" for method, error in errors.items())
 
 
 @dataclass(frozen=True)
