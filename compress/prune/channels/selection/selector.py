@@ -214,14 +214,14 @@ class ChannelSelector:
                     )
             return errors
 
-        errors = measure_errors("comparing selection methods", list(selections), False)
+        errors = measure_errors("comparing selection methods", list(selections), thorough=False)
         count = len(self.evaluator.evaluation_inputs[0])
         note = f"divergence from the original on {count} held-back examples: "
         note += _format_errors(errors)
         most = CLOSE * min(errors.values())
         close = [method for method, error in errors.items() if error <= most]
         if len(close) > 1:  # quick reconstructions do not tell them apart
-            errors = measure_errors("comparing close selection methods", close, True)
+            errors = measure_errors("comparing close selection methods", close, thorough=True)
             note += f"; reconstructed more thoroughly: {_format_errors(errors)}"
         chosen = min(errors, key=lambda method: errors[method])
         if unmet:
