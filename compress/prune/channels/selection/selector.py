@@ -44,6 +44,8 @@ LONGEST = 300.0
 CLOSE = 1.25
 """Methods whose output error after a quick reconstruction is at most this many times the least are
 reconstructed as the final model will be."""
+EQUAL = 1e-7
+"""Output error up to which outputs count as equal; rounding may even make it negative."""
 MEMORY_SHARE = 0.5
 """Maximum share of the free memory for the arrays of a comparison."""
 USUAL = 120.0
@@ -218,7 +220,7 @@ class ChannelSelector:
         count = len(self.evaluator.evaluation_inputs[0])
         note = f"divergence from the original on {count} held-back examples: "
         note += _format_errors(errors)
-        most = CLOSE * min(errors.values())
+        most = CLOSE * max(EQUAL, min(errors.values()))
         close = [method for method, error in errors.items() if error <= most]
         if len(close) > 1:  # quick reconstructions do not tell them apart
             errors = measure_errors("comparing close selection methods", close, thorough=True)

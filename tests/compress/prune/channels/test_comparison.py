@@ -74,6 +74,13 @@ def test_the_default_is_as_good_as_the_best_method_alone() -> None:
     assert small.report.criterion in SINGLE
 
 
+def test_outputs_that_are_equal_but_for_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    # probabilities in float32 do not sum to exactly one, so that a divergence may be negative
+    monkeypatch.setattr(ErrorEvaluator, "measure_error", lambda *_, **__: -2e-10)
+    report = prune_channels(deceptive(), data=images(100), **CALM).report
+    assert report.criterion == "output error"
+
+
 def test_a_criterion_or_a_scope_is_taken_at_its_word() -> None:
     model, x = deceptive(), images(60)
     for how in ({"criterion": "l1"}, {"scope": "layer"}, {"criterion": "l2", "scope": "global"}):
