@@ -33,7 +33,7 @@ def test_a_refused_goal_leaves_nothing_and_may_be_corrected(
         assert not (tmp_path / "runs").exists()
     out.mkdir(parents=True)
     with pytest.raises(FeasibleError):
-        shrink(trained, digits, latency=0.001, out=out, **QUICK)
+        shrink(trained, digits, size="1B", out=out, **QUICK)
     assert not any(out.iterdir())
     assert shrink(trained, digits, macs=0.6, out=out, **QUICK).folder == out
     # results of others stay, whatever is asked for
