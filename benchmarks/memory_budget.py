@@ -107,7 +107,7 @@ def command_of(name: str, folder: Path, memory: str, macs: bool) -> list[str]:
         goal = ["--macs", "0.5x", "--latency-budget", "0.5"] if macs else ["--latency", "0.5x"]
         return [*words, "--task", "unlabelled", "--no-train", *goal]
     # random weights: at a larger rate, what is left of a larger model diverges
-    options = ["--epochs", "1", "--learning-rate", "1e-5", "--latency-budget", "0.5"]
+    options = ["--finetune-epochs", "1", "--learning-rate", "1e-5", "--latency-budget", "0.5"]
     return [*words, "--channels", "0.5x", *options]
 
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 import ast
 import importlib
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 from benchmarks import __main__ as runner
+from benchmarks import memory_budget, whole_run
 from benchmarks.__main__ import TABLE
 from benchmarks._common import PEERS, Benchmark
 from benchmarks._stored import ROOT
+from search.cli import app
 
 FOLDER = ROOT / "benchmarks"
 
@@ -116,3 +121,16 @@ def test_every_peer_script_is_run_by_a_benchmark() -> None:
 def test_a_full_run_takes_half_a_day() -> None:
     assert sum(entry.minutes for entry in TABLE) <= 12 * 60
     assert all(entry.proves for entry in TABLE)
+
+
+@pytest.mark.parametrize("command", [
+    *(memory_budget.command_of(f"net {kind}", Path("folder"), "4GB", macs)[3:]
+      for kind in ("shrink", "compress") for macs in (True, False)),
+    *(["run", *words] for words in whole_run.CASES.values()),
+    ["bench", "a.tflite", "b.tflite", "--precision", "0.01", "--budget", "60", "--seed", "1"],
+])  # fmt: skip
+def test_commands_of_benchmarks_are_those_of_today(command: list[str]) -> None:
+    commands: Any = typer.main.get_command(app)
+    name, *words = command
+    context = commands.commands[name].make_context(name, words)  # raises for unknown options
+    assert context.params
