@@ -46,7 +46,8 @@ MODELS = ("resnet20", "vww", *APPLICATIONS, "vit")
 SIZE, IMAGES, EVALUATED = 224, 128, 32
 STAGES = {
     "solving behind": "sensitivity: solve", "output error of": "sensitivity: measure",
-    "output error without": "blocks", "choices near": "neighbours", "repairing": "reconstruction",
+    "output error without": "blocks", "choices near": "neighbours", "comparing": "methods",
+    "repairing": "reconstruction",
 }  # fmt: skip
 """Beginnings of progress texts, and the stage that each belongs to."""
 

@@ -193,7 +193,7 @@ class ShrinkPlan(Plan):
             "weight_include",
         }
     )
-    """Options that cannot be set on the way to a goal; `--help` does not show them."""
+    """Options that are refused or without effect on the way to a goal; `--help` omits them."""
 
     goal: GoalOptions = field(default_factory=GoalOptions)
     finetune: ShrinkTraining = field(default_factory=ShrinkTraining)

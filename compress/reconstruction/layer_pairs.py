@@ -353,7 +353,9 @@ def _count_shared_reads(reads: npt.NDArray[np.int64], grid: tuple[int, ...]) -> 
 
 
 def _limit_positions(first: KernelPart, second: KernelPart, first_per_second: float) -> int:
-    """Return how many positions of the second kernel suffice, within computation and memory.
+    """Return the number of positions of the second kernel to sample.
+
+    It is limited by the number of weights, by computation and by memory.
 
     Args:
         first, second: Both kernels.

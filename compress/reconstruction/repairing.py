@@ -187,8 +187,8 @@ def reconstruct(
             mask = mask_of(weight)
             if mask is not None:
                 weight.assign(value * mask)
-        # quick reconstructions need no report
-        outputs_before = [] if recorded is not None else _compute_outputs(programs[0], batches)
+        # a reconstruction with recorded outputs is one of many: its report is not read
+        outputs_before = None if recorded is not None else _compute_outputs(programs[0], batches)
         outputs, original_outputs = reconstructor.run()
     except BaseException:
         for weight, value in saved:
@@ -196,7 +196,7 @@ def reconstruct(
         raise
     errors = []
     for output_before, output_after, original_output in zip(
-        outputs_before, outputs, original_outputs, strict=recorded is None
+        outputs_before or (), outputs, original_outputs, strict=outputs_before is not None
     ):
         if output_after.shape != original_output.shape:
             continue

@@ -132,7 +132,7 @@ def _print_line(text: str) -> None:
 
 @dataclass(frozen=True)
 class OutputMode:
-    """Options of what a command prints.
+    """Output options of a command.
 
     Attributes:
         quiet: Whether progress, log lines and notes are left out.

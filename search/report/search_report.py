@@ -112,7 +112,7 @@ class SearchReport(Report):
         ]
 
     def describe_pruned_files(self) -> list[str]:
-        """Return how many pruned files no unpruned file equals; empty if that is unknown.
+        """Return the number of pruned files that no unpruned file equals, as text; empty: unknown.
 
         An unpruned file equals a pruned one if it is neither worse on validation data nor slower,
         each beyond the 95 % interval: of the paired difference of accuracy, corrected for the

@@ -51,6 +51,7 @@ def test_help_is_one_screen_of_what_matters_first(command: str) -> None:
 
 
 def test_options_that_a_goal_always_refuses_are_not_listed() -> None:
+    assert ShrinkPlan.refused_options <= {leaf.flat_name for leaf in list_plan_fields(ShrinkPlan)}
     listed = options(invoked("shrink", "--help-all").stdout)
     assert "--max-drop" in listed
     assert not {"--sparsity", "--channels", "--weight-pattern", "--as-long"} & {*listed}

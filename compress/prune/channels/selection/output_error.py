@@ -186,10 +186,11 @@ def measure_sensitivity(
             coupling, evaluator.program, group, group_readers, order, counts
         )
         plans.append((group.name, counts, perturbations, scores))
+    count = evaluator.count_sensitivity_examples()
     errors = iter(
         measure_perturbations(
             evaluator.program,
-            [x[: evaluator.count_sensitivity_examples()] for x in evaluator.evaluation_inputs],
+            [x[:count] for x in evaluator.evaluation_inputs],
             [perturbation for _, _, perturbations, _ in plans for perturbation in perturbations],
             lambda share: report_progress("output error of thinner layers", share),
         ).tolist()
@@ -363,7 +364,8 @@ class ErrorEvaluator:
     @cached_property
     def _recorded_outputs(self) -> RecordedOutputs | None:
         """Outputs of the original model for quick reconstructions; None if they are too large."""
-        needed = QUICK_EXAMPLES * self._activation_bytes
+        examples = min(QUICK_EXAMPLES, self.example_count)
+        needed = examples * self._activation_bytes
         fits = get_current_budget().can_hold(needed, RECORDED_SHARE)
         return RecordedOutputs() if fits and needed <= MAX_RECORDED_BYTES else None
 
@@ -381,7 +383,8 @@ class ErrorEvaluator:
             seconds.append(time.perf_counter() - began)
             counts.append(len(batch[0]))
         added = max(1, counts[2] - counts[1])
-        example = max((seconds[2] - seconds[1]) / added, seconds[2] / counts[2] / added)
+        slope = (seconds[2] - seconds[1]) / added
+        example = slope if slope > 0 else seconds[2] / counts[2]
         return PassTime(max(0.0, seconds[1] - counts[1] * example), example)
 
     def count_trials(self) -> int:

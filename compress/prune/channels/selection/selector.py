@@ -48,7 +48,7 @@ EQUAL = 1e-7
 """Output error up to which outputs count as equal; rounding may even make it negative."""
 MEMORY_SHARE = 0.5
 """Maximum share of the free memory for the arrays of a comparison."""
-USUAL = 120.0
+LONGEST_WITH_TRIES = 120.0
 """Estimated time up to which neighbouring configurations are tried, in seconds."""
 SOLVER_FLOPS = 2e10
 """Floating-point operations per second of the solver on one core."""
@@ -306,7 +306,9 @@ class EffortEstimate:
 
     def limit_tries(self, tries: int) -> int:
         """Return the number of neighbouring configurations that time allows, at most `tries`."""
-        return max(0, min(tries, int((USUAL - self.seconds) / max(self.trial_seconds, 1e-9))))
+        return max(
+            0, min(tries, int((LONGEST_WITH_TRIES - self.seconds) / max(self.trial_seconds, 1e-9)))
+        )
 
     @property
     def refusal(self) -> str:
