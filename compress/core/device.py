@@ -264,7 +264,11 @@ def use_all_blas_threads() -> Iterator[None]:
     """Run linear algebra on all threads within the context, while TensorFlow is idle."""
     from threadpoolctl import threadpool_limits
 
-    # as set by the user or by a search with several workers; 0 means all cores
-    threads = tf.config.threading.get_intra_op_parallelism_threads() or linux.count_cores()
-    with threadpool_limits(limits=threads, user_api="blas"):
+    with threadpool_limits(limits=count_threads(), user_api="blas"):
         yield
+
+
+def count_threads() -> int:
+    """Return the number of threads for computations, as the user or a search's workers set it."""
+    # 0 means all cores
+    return tf.config.threading.get_intra_op_parallelism_threads() or linux.count_cores()

@@ -18,7 +18,10 @@ p_n in output o, sum_n a_no p_n p_n' is replaced by mean_n(a_no) sum_n p_n p_n'.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -26,7 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.device import use_all_blas_threads
+from compress.core.device import count_threads, use_all_blas_threads, use_one_blas_thread
 from compress.model.program import Node
 from compress.reconstruction.kernel_parts import KernelPart
 from compress.reconstruction.least_squares import Flags
@@ -60,6 +63,7 @@ MIN_DAMPING = 1e-6
 """Added to the diagonal, relative to its mean: weights of inputs that are always zero do not
 change."""
 _KernelMap = Callable[[Numbers, Numbers], tuple[Numbers, Numbers]]
+_Run = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
 
 
 class PairWeights(NamedTuple):
@@ -284,34 +288,22 @@ class KernelPair:
         sums = hidden.sum(0, dtype=np.float64), u.sum(0, dtype=np.float64)
         return self.mask_change(PairWeights(first, second, sums))
 
-    def compute_curvature(
-        self,
-        pair_sample: PairSample,
-        forward_pass: _ForwardPass,
-        kernels: PairWeights,
+    def compute_moments(
+        self, pair_sample: PairSample, forward_pass: _ForwardPass, kernels: PairWeights,
         active: Singles,
-        damping: float,
-    ) -> tuple[Curvature, Curvature]:
-        """Return the curvature of each kernel alone, without cross terms between positions.
+    ) -> tuple[RowMoments, RowMoments]:  # fmt: skip
+        """Return the weighted moments of the rows of each kernel, of which `Curvature` is made.
 
         Args:
             pair_sample: Sampled positions.
             forward_pass: Result of `run_forward` there.
             kernels: Weights at which the curvature is evaluated.
             active: 0 where outputs are clipped, else 1, (rows, channels).
-            damping: Share of the diagonal that is added to it.
         """
         hidden = self._propagate_back(pair_sample, kernels.second**2, active)
         return (
-            Curvature(
-                pair_sample.rows,
-                hidden * forward_pass.slope**2,
-                damping,
-                estimate_rounding_noise(pair_sample.rows),
-            ),
-            Curvature(
-                forward_pass.rows, active, damping, estimate_rounding_noise(forward_pass.rows)
-            ),
+            RowMoments.from_rows(pair_sample.rows, hidden * forward_pass.slope**2),
+            RowMoments.from_rows(forward_pass.rows, active),
         )
 
     def _propagate_back(self, pair_sample: PairSample, kernel: Numbers, u: Singles) -> Singles:
@@ -332,14 +324,44 @@ class KernelPair:
         return PairWeights(first, second, (shifts[0], shifts[1])).flatten()
 
 
+@dataclass(frozen=True, eq=False)
+class RowMoments:
+    """Second moments of a kernel's rows, extended by a constant column, and the rows' weights.
+
+    Attributes:
+        moments: Sums over the rows, (systems, columns + 1, columns + 1).
+        weights: Sum of the rows' weights in each output, (channels,).
+        noise: Variance of the int8 rounding error in each element of the rows.
+    """
+
+    moments: Numbers
+    weights: Numbers
+    noise: float
+
+    @classmethod
+    def from_rows(cls, rows: Singles, weights: Singles) -> RowMoments:
+        """Return the moments of rows (systems, rows, columns) with weights (rows, channels)."""
+        systems, count, columns = rows.shape
+        moments = np.empty((systems, columns + 1, columns + 1))
+        moments[:, :-1, :-1] = compute_gram(rows)
+        moments[:, :-1, -1] = moments[:, -1, :-1] = rows.sum(1, dtype=np.float64)
+        moments[:, -1, -1] = count
+        return cls(moments, weights.sum(0, dtype=np.float64), estimate_rounding_noise(rows))
+
+    def __add__(self, other: RowMoments) -> RowMoments:
+        """Return the moments of all rows; the larger noise variance holds for all of them."""
+        return RowMoments(
+            self.moments + other.moments, self.weights + other.weights,
+            max(self.noise, other.noise),
+        )  # fmt: skip
+
+
 class Curvature:
     """Damped and inverted second moments of a kernel's rows, extended by a constant column.
 
     Args:
-        rows: (systems, rows, columns).
-        weights: Weight of each row in each output, (rows, channels), at least 0.
+        rows: Moments and weights of the rows; independent noise in their elements is added.
         damping: Share of the diagonal that is added to it.
-        noise: Variance of independent noise in each element of the rows.
 
     Attributes:
         inverse: (systems, columns + 1, columns + 1).
@@ -352,19 +374,16 @@ class Curvature:
         Curvature", section 3; here it is only a preconditioner.
     """
 
-    def __init__(self, rows: Singles, weights: Singles, damping: float, noise: float) -> None:
-        systems, count, columns = rows.shape
-        moments = np.empty((systems, columns + 1, columns + 1))
-        moments[:, :-1, :-1] = compute_gram(rows)
-        moments[:, :-1, -1] = moments[:, -1, :-1] = rows.sum(1, dtype=np.float64)
-        moments[:, -1, -1] = count
-        np.einsum("sdd->sd", moments)[:, :-1] += count * noise
+    def __init__(self, rows: RowMoments, damping: float) -> None:
+        moments, count = rows.moments.copy(), float(rows.moments[0, -1, -1])
+        self.noise = count * rows.noise
+        np.einsum("sdd->sd", moments)[:, :-1] += self.noise
         diagonal = np.einsum("sdd->sd", moments).copy()
         diagonal += MIN_DAMPING * diagonal.mean() + 1e-30
         np.einsum("sdd->sd", moments)[:] = (1 + damping) * diagonal
-        mean_weights = weights.mean(0, dtype=np.float64).reshape(systems, -1)
+        mean_weights = (rows.weights / count).reshape(len(moments), -1)
         self.weights = np.maximum(mean_weights, 1e-3 * mean_weights.mean() + 1e-30)
-        self.inverse, self.diagonal, self.noise = np.linalg.inv(moments), diagonal, count * noise
+        self.inverse, self.diagonal = np.linalg.inv(moments), diagonal
 
     def solve(self, kernel: Numbers, shift: Numbers) -> tuple[Numbers, Numbers]:
         """Return the inverse curvature times a kernel and a shift.
@@ -405,7 +424,10 @@ class PairSolution(NamedTuple):
 @np.errstate(over="ignore", invalid="ignore")  # steps that diverge are undone
 @use_all_blas_threads()
 def solve_pair(
-    pair: KernelPair, train: Sequence[PairSample], held_out: PairSample, start: PairWeights
+    pair: KernelPair,
+    train: Sequence[Sequence[PairSample]],
+    held_out: PairSample,
+    start: PairWeights,
 ) -> PairSolution:
     """Minimize the error of two consecutive kernels, one Gauss-Newton step per training sample.
 
@@ -413,7 +435,7 @@ def solve_pair(
 
     Args:
         pair: Both kernels.
-        train: One sample per step, at other positions each.
+        train: One sample per step, at other positions each, in parts that threads share.
         held_out: Sample on which each step is evaluated.
         start: Initial weights.
 
@@ -422,8 +444,15 @@ def solve_pair(
     """
     before = error = pair.measure_error(held_out, start)
     kernels, damping, steps = start, INITIAL_DAMPING, 0
-    for pair_sample in train:
-        trial = kernels.add(_compute_step(pair, pair_sample, kernels, start, damping))
+    for parts in train:
+        with ThreadPoolExecutor(min(len(parts), count_threads())) as pool:
+
+            def run(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+                # the state of NumPy's errors holds in one thread
+                quiet = np.errstate(over="ignore", invalid="ignore")(function)
+                return list(pool.map(quiet, items))
+
+            trial = kernels.add(_compute_step(pair, parts, kernels, start, damping, run))
         trial_error = pair.measure_error(held_out, trial)
         if not trial_error < error:
             damping *= 30
@@ -443,26 +472,75 @@ class _ForwardPass(NamedTuple):
     outputs: Singles
 
 
+class _Linearization(NamedTuple):
+    """A part of a sample with its residuals at the current weights, where J is evaluated.
+
+    Attributes:
+        active: 0 where outputs are clipped, else 1, (rows, channels).
+    """
+
+    sample: PairSample
+    forward_pass: _ForwardPass
+    residual: Singles
+    active: Singles
+
+
+def _run_one_by_one(function: Callable[[Any], Any], parts: Iterable[Any]) -> list[Any]:
+    return list(map(function, parts))
+
+
+@use_one_blas_thread()  # the threads take the parts
 def _compute_step(
     pair: KernelPair,
-    pair_sample: PairSample,
+    pair_samples: Sequence[PairSample],
     kernels: PairWeights,
     start: PairWeights,
     damping: float,
+    run: _Run = _run_one_by_one,
 ) -> Numbers:
-    """Return the change of the weights in one damped step."""
-    forward_pass = pair.run_forward(pair_sample, kernels)
-    residual, active = pair.compute_residual(pair_sample, forward_pass)
-    first, second = pair.compute_curvature(pair_sample, forward_pass, kernels, active, damping)
+    """Return the change of the weights in one damped step.
+
+    Args:
+        pair, kernels, start: See `solve_pair`; `kernels` are the current weights.
+        pair_samples: The parts of a sample.
+        damping: Share of the diagonal that is added to it.
+        run: Function that returns the results of a function for all parts, in their order.
+    """
+
+    def linearize(pair_sample: PairSample) -> _Linearization:
+        forward_pass = pair.run_forward(pair_sample, kernels)
+        return _Linearization(
+            pair_sample, forward_pass, *pair.compute_residual(pair_sample, forward_pass)
+        )
+
+    parts: list[_Linearization] = run(linearize, pair_samples)
+    moments = run(
+        lambda part: pair.compute_moments(part.sample, part.forward_pass, kernels, part.active),
+        parts,
+    )
+    first, second = (
+        Curvature(functools.reduce(operator.add, rows), damping)
+        for rows in zip(*moments, strict=True)
+    )
     away = kernels.add(-start.flatten())
     pull = pair.mask_change(_apply_to_both(first.multiply_noise, second.multiply_noise, away))
-    negative_gradient = (
-        -pair.multiply_transposed(pair_sample, forward_pass, kernels, residual) - pull
+    gradients = run(
+        lambda part: pair.multiply_transposed(
+            part.sample, part.forward_pass, kernels, part.residual
+        ),
+        parts,
     )
+    negative_gradient = np.asarray(-sum(gradients) - pull)
 
     def multiply_hessian(v: Numbers) -> Numbers:
         change = kernels.unflatten(v)
-        outputs_change = pair.multiply_jacobian(pair_sample, forward_pass, kernels, change) * active
+
+        def multiply(part: _Linearization) -> Numbers:
+            outputs = pair.multiply_jacobian(part.sample, part.forward_pass, kernels, change)
+            return pair.multiply_transposed(
+                part.sample, part.forward_pass, kernels, outputs * part.active
+            )
+
         damped = (
             damping
             * _apply_to_both(first.multiply_diagonal, second.multiply_diagonal, change).flatten()
@@ -470,11 +548,7 @@ def _compute_step(
         noise = pair.mask_change(
             _apply_to_both(first.multiply_noise, second.multiply_noise, change)
         )
-        return np.asarray(
-            pair.multiply_transposed(pair_sample, forward_pass, kernels, outputs_change)
-            + damped
-            + noise
-        )
+        return np.asarray(sum(run(multiply, parts)) + damped + noise)
 
     def precondition(v: Numbers) -> Numbers:
         return pair.mask_change(_apply_to_both(first.solve, second.solve, kernels.unflatten(v)))

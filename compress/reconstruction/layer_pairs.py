@@ -38,6 +38,8 @@ MAX_POSITIONS = 16_000
 """Maximum positions of the second kernel per step, over all examples."""
 WINDOW_SIZE = 9
 """Positions of a window: neighbours share most of their inputs, which are computed once."""
+PARTS = 8
+"""Maximum number of parts of a step's sample, which threads share."""
 TARGETS_PER_WEIGHT, MIN_POSITIONS = 64, 2_000
 """Targets for each weight of both kernels that suffice, and the fewest positions."""
 MAX_MULTIPLIES = 2e9
@@ -144,12 +146,13 @@ class LayerPairs:
         gain = path.path.gain.reshape(len(kernel), 1, -1)
         shift = path.path.gain * first_part.read_bias() + path.path.offset
         kernels = PairWeights(kernel * gain, start[0], (shift, start[1].reshape(-1)))
-        solution = solve_pair(pair, samples[:-1], samples[-1], kernels)
+        *train, held_out = samples
+        solution = solve_pair(pair, train, PairSample.concat(held_out), kernels)
         if not solution.steps:
             return None
-        kernels = solution.kernels
-        sums = Sample.concat([pair.build_sample(part, kernels) for part in samples]).compute_sums()
-        rows = np.concatenate([part.rows for part in samples], 1)
+        kernels, parts = solution.kernels, [part for sample in samples for part in sample]
+        sums = Sample.concat([pair.build_sample(part, kernels) for part in parts]).compute_sums()
+        rows = np.concatenate([part.rows for part in parts], 1)
         # the targets are not used
         read = Sample(
             rows, np.zeros((rows.shape[1], first_part.channel_count), np.float32)
@@ -165,8 +168,12 @@ class LayerPairs:
 
     def _sample_pairs(
         self, first: Match, match: Match, inputs: tuple[Chunks, Chunks], next_path: LinearPath
-    ) -> list[PairSample] | None:
-        """Draw samples for each step and a held-out one; None if there are too few or too many."""
+    ) -> list[list[PairSample]] | None:
+        """Draw samples for each step and a held-out one, in parts.
+
+        Returns:
+            The parts of each sample; None if there are too few or too many positions.
+        """
         parts = first.parts[0], match.parts[0]
         x, y = inputs[0][0].blank, inputs[1][0].blank
         outputs = parts[0].create_blank_output(x.shape), parts[1].create_blank_output(y.shape)
@@ -193,7 +200,9 @@ class LayerPairs:
             chunk_samples = [sample for sample in chunks if sample is not None]
             if not chunk_samples:
                 return None
-            samples.append(PairSample.concat(chunk_samples))
+            size = -(-len(chunk_samples) // PARTS)
+            starts = range(0, len(chunk_samples), size)
+            samples.append([PairSample.concat(chunk_samples[i : i + size]) for i in starts])
         return samples
 
     def _sample_chunk(

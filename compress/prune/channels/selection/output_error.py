@@ -93,7 +93,7 @@ def measure_perturbations(
         The output error of each perturbation, (perturbations,); see
         `compress.measure.file_agreement`.
     """
-    count, done = len(inputs[0]), 0
+    count = len(inputs[0])
     sums, unit = np.zeros(len(perturbations)), 0.0
     by_first_call: dict[int, list[int]] = {}
     for index, perturbation in enumerate(perturbations):
@@ -101,11 +101,15 @@ def measure_perturbations(
     tails = {first_call: program.slice_from(first_call) for first_call in by_first_call}
     chunk = _compute_chunk_size(program, inputs, list(tails.values()))
     chunks = -(-count // chunk)
-    for start in range(0, count, chunk):
+    for chunk_index, start in enumerate(range(0, count, chunk)):
         chunk_inputs = [x[start : start + chunk] for x in inputs]
         reference_outputs = [np.asarray(y) for y in program.run(chunk_inputs)]
         unit += sum(compute_normalizer(y) for y in reference_outputs)
-        tail_values = _collect_values(program, chunk_inputs, tails)
+        tail_values, call_seconds = _collect_values(program, chunk_inputs, tails)
+        # a pass from an early layer takes longer than one from a late layer
+        seconds = {first_call: sum(call_seconds[first_call:]) for first_call in tails}
+        total = sum(seconds[item.first_call] for item in perturbations)
+        done = 0.0
         for first_call, indices in sorted(by_first_call.items()):
             tail = tails[first_call]
             values = [tail_values[id(tensor)] for tensor in tail.inputs]
@@ -116,8 +120,8 @@ def measure_perturbations(
                     compute_distance(y, np.asarray(z))
                     for y, z in zip(reference_outputs, perturbed_outputs, strict=True)
                 )
-                done += 1
-                on_share(done / (chunks * len(perturbations)))
+                done += seconds[first_call]
+                on_share(min(1.0, (chunk_index + done / total) / chunks))
     return np.asarray(sums / max(unit, 1e-30))
 
 
@@ -175,10 +179,15 @@ def measure_sensitivity(
         InputError: There is no data, or the criterion did not return one finite number for each
             unit.
     """
-    readers, report_progress = context.compute_once(collect_readers), on_progress or ignore_progress
+    report_progress = on_progress or ignore_progress
+    report_progress("observing the inputs of layers", 0.0)
+    readers = context.compute_once(collect_readers)
+    report_progress("observing the inputs of layers", 1.0)
     plans = []
+    efforts = np.cumsum([0.0, *map(_estimate_elimination_effort, readers)])
     for group, group_readers in zip(coupling.groups, readers, strict=True):
-        report_progress(f"solving behind {group.name}", group.index / len(coupling.groups))
+        share = float(efforts[group.index] / max(efforts[-1], 1.0))
+        report_progress(f"solving behind {group.name}", share)
         scores = context.score(criterion, group)
         counts = sorted({*list_removed_counts(len(scores))} - {0})
         order = np.argsort(scores, kind="stable")
@@ -211,10 +220,16 @@ def measure_sensitivity(
     return SensitivityMap(groups, tuple(missing))
 
 
+def _estimate_elimination_effort(readers: Sequence[Reader]) -> float:
+    """Return the multiplications to remove the units of a group one after another."""
+    shapes = [reader.kernel.shape for reader in readers]
+    return float(sum(columns**2 * (columns + outputs) for columns, outputs in shapes))
+
+
 def _collect_values(
     program: Program, inputs: Sequence[Any], tails: dict[int, Program]
-) -> dict[int, Any]:
-    """Return the tensors that partial passes start from, by id."""
+) -> tuple[dict[int, Any], list[float]]:
+    """Return the tensors that partial passes start from, by id, and the seconds of each call."""
     import keras
 
     needed = {id(tensor) for tail in tails.values() for tensor in tail.inputs}
@@ -224,13 +239,16 @@ def _collect_values(
         if id(tensor) in needed
     }
 
+    ends = [time.perf_counter()]
+
     def record_values(node: Node, results: Sequence[Any]) -> None:
+        ends.append(time.perf_counter())
         for tensor, value in zip(node.outputs, results, strict=True):
             if id(tensor) in needed:
                 values[id(tensor)] = value
 
     program.run(inputs, after_call=record_values)
-    return values
+    return values, np.diff(ends).tolist()
 
 
 def build_perturbations(

@@ -1,0 +1,68 @@
+"""Output errors of temporary changes of weights, and the progress while they are measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers as L
+
+from compress.model.recording import record_program
+from compress.prune.channels.selection import output_error
+from compress.prune.channels.selection.output_error import Perturbation, measure_perturbations
+
+SECONDS = {"slow": 9.0, "quick": 1.0}
+"""Time that the clock of these tests advances in each layer."""
+
+
+class Clock:
+    """A clock that only the layers below advance."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+class Timed(L.Layer):  # type: ignore[misc]
+    """A layer that multiplies by its weight and advances a clock by its name."""
+
+    def __init__(self, clock: Clock, name: str) -> None:
+        super().__init__(name=name)
+        self.clock = clock
+        self.factor = self.add_weight(shape=(), initializer="ones")
+
+    def call(self, x: Any) -> Any:
+        self.clock.now += SECONDS[self.name]
+        return x * self.factor
+
+
+def timed_model(clock: Clock) -> Any:
+    inputs = keras.Input((3,))
+    return keras.Model(inputs, Timed(clock, "quick")(Timed(clock, "slow")(inputs)))
+
+
+def test_errors_are_those_of_the_changed_weights_and_progress_follows_the_time_of_passes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    model = timed_model(clock)
+    monkeypatch.setattr(output_error.time, "perf_counter", clock.perf_counter)
+    x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    slow, quick = (model.get_layer(name).factor for name in ("slow", "quick"))
+    perturbations = [
+        Perturbation(1, ((quick, np.float32(1.5)),)),
+        Perturbation(0, ((slow, np.float32(3)),)),
+        Perturbation(1, ((quick, np.float32(0.5)),)),
+    ]
+    shares: list[float] = []
+    errors = measure_perturbations(record_program(model), [x], perturbations, shares.append)
+    # y = x becomes factor * x: the error relative to the spread is (factor - 1)^2 E[x^2] / Var[x]
+    relative = float((x.astype(np.float64) ** 2).sum() / ((x - x.mean(0)) ** 2).sum())
+    np.testing.assert_allclose(errors, [0.25 * relative, 4 * relative, 0.25 * relative], rtol=1e-4)
+    assert [float(np.asarray(weight)) for weight in (slow, quick)] == [1.0, 1.0]
+    # a pass from the first layer takes 10 seconds, from the second one 1: 12 in all
+    np.testing.assert_allclose(shares, [10 / 12, 11 / 12, 1.0])
