@@ -65,6 +65,7 @@ TABLE = (
     Entry("token_files", 20, "files of transformers that take tokens agree with their models"),
     Entry("memory_budget", 40, "commands keep within --memory at 224 pixels",
           "--models mobilenetv2,vit --macs"),
+    Entry("time_left", 5, "the time left that commands show is right within a factor of two"),
     Entry("verdicts", 12, "a verdict of a goal holds on new data"),
     Entry("search_front", 37, "a better front for the same minutes than Optuna and Keras's fit"),
     Entry("search_nas_table", 15, "samplers where the whole front is known",
