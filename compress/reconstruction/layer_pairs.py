@@ -38,7 +38,7 @@ MAX_POSITIONS = 16_000
 """Maximum positions of the second kernel per step, over all examples."""
 WINDOW_SIZE = 9
 """Positions of a window: neighbours share most of their inputs, which are computed once."""
-PARTS = 8
+PARTS = 16
 """Maximum number of parts of a step's sample, which threads share."""
 TARGETS_PER_WEIGHT, MIN_POSITIONS = 64, 2_000
 """Targets for each weight of both kernels that suffice, and the fewest positions."""

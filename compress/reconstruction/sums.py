@@ -314,9 +314,14 @@ class Clip:
         Returns:
             (rows, channels).
         """
-        outputs = sample.predict(weights, shift)
-        residual, _ = self.compute_residual(outputs, sample.targets, sample.base)
-        return outputs - residual
+        outputs, targets = sample.predict(weights, shift), sample.targets
+        base = np.float32(0) if sample.base is None else sample.base
+        low, high = np.float32(self.low) - base, np.float32(self.high) - base
+        if np.isfinite(self.low):
+            targets = np.where(targets <= low, np.minimum(outputs, low), targets)
+        if np.isfinite(self.high):
+            targets = np.where(sample.targets >= high, np.maximum(outputs, high), targets)
+        return targets
 
     def compute_residual(
         self, outputs: Singles, targets: Singles, base: Singles | None

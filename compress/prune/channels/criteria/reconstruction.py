@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -47,7 +47,12 @@ def score_reconstruction(group: Group, context: Context) -> Scores:
     if not readers:
         context.notes.append(f"group '{group.name}' is read by no kernel alone: scored by l2")
         return score_l2(group, context)
-    return eliminate_units(readers, len(group.units)).scores
+    kept = context.compute_once(KeptEliminations)
+    counts = () if kept.list_counts is None else kept.list_counts(len(group.units))
+    elimination = eliminate_units(readers, len(group.units), counts)
+    if counts:
+        kept.by_group[group.index] = elimination
+    return elimination.scores
 
 
 @dataclass(eq=False)
@@ -85,6 +90,20 @@ class Elimination:
     scores: Scores
     order: npt.NDArray[np.int64]
     kernels: dict[int, list[Numbers]]
+
+
+class KeptEliminations:
+    """Eliminations that scored a context's groups, kept if their kernels are wanted.
+
+    Attributes:
+        list_counts: Function from a number of units to the numbers of removed units at which
+            kernels are wanted; None: at none, and eliminations are not kept.
+        by_group: Eliminations by index of the group.
+    """
+
+    def __init__(self, _: Context) -> None:
+        self.list_counts: Callable[[int], Sequence[int]] | None = None
+        self.by_group: dict[int, Elimination] = {}
 
 
 @use_one_blas_thread()

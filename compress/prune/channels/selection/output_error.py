@@ -28,7 +28,13 @@ from compress.prune.channels.coupling.blocks import Block, list_blocks
 from compress.prune.channels.coupling.groups import Coupling, Group, Mask
 from compress.prune.channels.coupling.slots import Numbers
 from compress.prune.channels.criteria import Context, Criterion
-from compress.prune.channels.criteria.reconstruction import Reader, collect_readers, eliminate_units
+from compress.prune.channels.criteria.reconstruction import (
+    Elimination,
+    KeptEliminations,
+    Reader,
+    collect_readers,
+    eliminate_units,
+)
 from compress.prune.channels.selection.sensitivity import (
     SHARES,
     BlockSensitivity,
@@ -184,17 +190,21 @@ def measure_sensitivity(
     readers = context.compute_once(collect_readers)
     report_progress("observing the inputs of layers", 1.0)
     plans = []
+    kept = context.compute_once(KeptEliminations)
+    kept.list_counts = _list_measured_counts
     efforts = np.cumsum([0.0, *map(_estimate_elimination_effort, readers)])
     for group, group_readers in zip(coupling.groups, readers, strict=True):
         share = float(efforts[group.index] / max(efforts[-1], 1.0))
         report_progress(f"solving behind {group.name}", share)
         scores = context.score(criterion, group)
-        counts = sorted({*list_removed_counts(len(scores))} - {0})
+        counts = _list_measured_counts(len(scores))
         order = np.argsort(scores, kind="stable")
         perturbations = build_perturbations(
-            coupling, evaluator.program, group, group_readers, order, counts
-        )
+            coupling, evaluator.program, group, group_readers, order, counts,
+            kept.by_group.pop(group.index, None),
+        )  # fmt: skip
         plans.append((group.name, counts, perturbations, scores))
+    kept.list_counts = None
     count = evaluator.count_sensitivity_examples()
     errors = iter(
         measure_perturbations(
@@ -218,6 +228,11 @@ def measure_sensitivity(
         error = evaluator.measure_error(np.ones(coupling.unit_count, bool), [block])
         missing.append(BlockSensitivity(block.name, error))
     return SensitivityMap(groups, tuple(missing))
+
+
+def _list_measured_counts(units: int) -> list[int]:
+    """Return the numbers of removed units at which output errors are measured, each once."""
+    return sorted({*list_removed_counts(units)} - {0})
 
 
 def _estimate_elimination_effort(readers: Sequence[Reader]) -> float:
@@ -258,6 +273,7 @@ def build_perturbations(
     readers: list[Reader],
     order: npt.NDArray[np.int64],
     counts: Sequence[int],
+    elimination: Elimination | None = None,
 ) -> list[Perturbation]:
     """Return the perturbations that remove the first units of an order from a group.
 
@@ -271,10 +287,14 @@ def build_perturbations(
             are set to zero.
         order: Order of removal of its units.
         counts: Numbers of removed units, one for each perturbation.
+        elimination: Elimination that scored the group, with kernels at these counts; it is used if
+            its order is the same.
     """
     if not readers:
         return [_zero_units(coupling, program, group, order[:count]) for count in counts]
-    kernels = eliminate_units(readers, len(order), counts, order).kernels
+    if elimination is None or not np.array_equal(elimination.order, order):
+        elimination = eliminate_units(readers, len(order), counts, order)
+    kernels = elimination.kernels
     first_call = min(reader.observed.call_index for reader in readers)
     perturbations = []
     for count in counts:

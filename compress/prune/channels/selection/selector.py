@@ -49,7 +49,8 @@ EQUAL = 1e-7
 MEMORY_SHARE = 0.5
 """Maximum share of the free memory for the arrays of a comparison."""
 LONGEST_WITH_TRIES = 120.0
-"""Estimated time up to which neighbouring configurations are tried, in seconds."""
+"""Estimated time up to which close methods are reconstructed thoroughly and neighbouring
+configurations are tried, in seconds."""
 SOLVER_FLOPS = 2e10
 """Floating-point operations per second of the solver on one core."""
 FORWARD_PASSES = 1.5
@@ -82,6 +83,8 @@ class ChannelSelector:
         sensitivity: Output errors of groups and blocks; None: they were not measured.
         method: Selection method: by output error, or one of `RANKING_METHODS`.
         notes: Notes for the user.
+        is_thorough: Whether methods with close output errors are reconstructed as the final model
+            will be, and compared again.
     """
 
     coupling: Coupling
@@ -91,6 +94,7 @@ class ChannelSelector:
     sensitivity: SensitivityMap | None
     method: str = OUTPUT_ERROR
     notes: tuple[str, ...] = ()
+    is_thorough: bool = True
 
     @classmethod
     def from_measurement(
@@ -118,7 +122,7 @@ class ChannelSelector:
         Raises:
             InputError: There is no data.
         """
-        evaluator = ErrorEvaluator(coupling, context)
+        evaluator, is_thorough = ErrorEvaluator(coupling, context), True
         if options.should_compare:
             effort = estimate_effort(coupling, options, evaluator)
             too_few = (
@@ -130,6 +134,7 @@ class ChannelSelector:
             if reason:
                 return cls(coupling, options, evaluator, context, None, GLOBAL, (reason,))
             options = replace(options, tries=effort.limit_tries(options.tries))
+            is_thorough = effort.allows_thorough
         if sensitivity is None:
             sensitivity = measure_sensitivity(
                 coupling,
@@ -145,7 +150,9 @@ class ChannelSelector:
                 criterion, [np.array(group.scores) for group in sensitivity.groups]
             )
             sensitivity = replace(sensitivity, blocks=sensitivity.blocks if options.blocks else ())
-        return cls(coupling, options, evaluator, context, sensitivity)
+        return cls(
+            coupling, options, evaluator, context, sensitivity, is_thorough=is_thorough
+        )  # fmt: skip
 
     def refine(
         self,
@@ -222,7 +229,8 @@ class ChannelSelector:
         note += _format_errors(errors)
         most = CLOSE * max(EQUAL, min(errors.values()))
         close = [method for method, error in errors.items() if error <= most]
-        if len(close) > 1:  # quick reconstructions do not tell them apart
+        # quick reconstructions do not tell close ones apart
+        if len(close) > 1 and self.is_thorough:
             errors = measure_errors("comparing close selection methods", close, thorough=True)
             note += f"; reconstructed more thoroughly: {_format_errors(errors)}"
         chosen = min(errors, key=lambda method: errors[method])
@@ -295,20 +303,26 @@ class EffortEstimate:
     """Estimated time and memory of a comparison of methods.
 
     Attributes:
-        seconds: Time without neighbouring configurations.
+        seconds: Time without thorough reconstructions and neighbouring configurations.
+        thorough_seconds: Time to reconstruct close methods thoroughly.
         trial_seconds: Time to reconstruct and evaluate one configuration.
         bytes: Memory of second moments and of reconstructed kernels.
     """
 
     seconds: float
+    thorough_seconds: float
     trial_seconds: float
     bytes: int
 
+    @property
+    def allows_thorough(self) -> bool:
+        """Whether there is time to reconstruct close methods thoroughly."""
+        return self.seconds + self.thorough_seconds <= LONGEST_WITH_TRIES
+
     def limit_tries(self, tries: int) -> int:
         """Return the number of neighbouring configurations that time allows, at most `tries`."""
-        return max(
-            0, min(tries, int((LONGEST_WITH_TRIES - self.seconds) / max(self.trial_seconds, 1e-9)))
-        )
+        left = LONGEST_WITH_TRIES - self.seconds - self.thorough_seconds
+        return max(0, min(tries, int(left / max(self.trial_seconds, 1e-9))))
 
     @property
     def refusal(self) -> str:
@@ -366,7 +380,8 @@ def estimate_effort(
         * max(1.0, (count - evaluation_count) / QUICK_EXAMPLES)
     )
     return EffortEstimate(
-        observing + trying + quick + thorough,
+        observing + trying + quick,
+        thorough,
         configuration_seconds,
         int(moment_bytes + kernel_bytes),
     )

@@ -105,7 +105,7 @@ def test_too_long_or_too_large_a_comparison_is_l2_and_says_so(
         patch.setattr(
             selector,
             "estimate_effort",
-            lambda *_: EffortEstimate(seconds=1.0, trial_seconds=0.1, bytes=10**13),
+            lambda *_: EffortEstimate(1.0, 0.0, trial_seconds=0.1, bytes=10**13),
         )
         large = prune_channels(model, data=x, **CALM)
     assert any("10,000.0 GB of memory (estimated)" in note for note in large.report.notes)
@@ -142,8 +142,30 @@ def test_bytes_of_a_comparison_by_hand() -> None:
 
 
 def test_tries_are_as_many_as_the_time_allows() -> None:
-    assert EffortEstimate(seconds=30.0, trial_seconds=30.0, bytes=0).limit_tries(16) == 3
-    assert EffortEstimate(seconds=100.0, trial_seconds=1.0, bytes=0).limit_tries(16) == 16
-    assert EffortEstimate(seconds=299.0, trial_seconds=30.0, bytes=0).limit_tries(16) == 0
+    assert EffortEstimate(30.0, 0.0, trial_seconds=30.0, bytes=0).limit_tries(16) == 3
+    assert EffortEstimate(100.0, 0.0, trial_seconds=1.0, bytes=0).limit_tries(16) == 16
+    assert EffortEstimate(299.0, 0.0, trial_seconds=30.0, bytes=0).limit_tries(16) == 0
     with use_budget(None):
-        assert EffortEstimate(seconds=299.0, trial_seconds=30.0, bytes=10**6).refusal == ""
+        assert EffortEstimate(299.0, 0.0, trial_seconds=30.0, bytes=10**6).refusal == ""
+
+
+def test_close_methods_are_reconstructed_thoroughly_where_time_allows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert EffortEstimate(100.0, 20.0, 1.0, 0).allows_thorough
+    assert not EffortEstimate(100.0, 21.0, 1.0, 0).allows_thorough
+    assert EffortEstimate(90.0, 20.0, trial_seconds=5.0, bytes=0).limit_tries(16) == 2
+    asked: list[bool] = []
+
+    def measure_error(*_: Any, thorough: bool = False) -> float:
+        asked.append(thorough)
+        return 1.0  # all methods are equally good
+
+    monkeypatch.setattr(ErrorEvaluator, "measure_error", measure_error)
+    for seconds, count in ((0.0, 3), (121.0, 0)):
+        asked.clear()
+        estimate = EffortEstimate(0.0, seconds, 1.0, 0)
+        monkeypatch.setattr(selector, "estimate_effort", lambda *_, estimate=estimate: estimate)
+        report = prune_channels(deceptive(), data=images(100), **CALM).report
+        assert sum(asked) == count
+        assert any("more thoroughly" in note for note in report.notes) == bool(count)

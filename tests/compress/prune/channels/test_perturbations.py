@@ -10,6 +10,8 @@ import pytest
 from keras import layers as L
 
 from compress.model.recording import record_program
+from compress.prune.channels import sensitivity_map
+from compress.prune.channels.criteria.reconstruction import eliminate_units
 from compress.prune.channels.selection import output_error
 from compress.prune.channels.selection.output_error import Perturbation, measure_perturbations
 
@@ -54,9 +56,9 @@ def test_errors_are_those_of_the_changed_weights_and_progress_follows_the_time_o
     x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
     slow, quick = (model.get_layer(name).factor for name in ("slow", "quick"))
     perturbations = [
-        Perturbation(1, ((quick, np.float32(1.5)),)),
-        Perturbation(0, ((slow, np.float32(3)),)),
-        Perturbation(1, ((quick, np.float32(0.5)),)),
+        Perturbation(1, ((quick, np.array(1.5, np.float32)),)),
+        Perturbation(0, ((slow, np.array(3, np.float32)),)),
+        Perturbation(1, ((quick, np.array(0.5, np.float32)),)),
     ]
     shares: list[float] = []
     errors = measure_perturbations(record_program(model), [x], perturbations, shares.append)
@@ -66,3 +68,27 @@ def test_errors_are_those_of_the_changed_weights_and_progress_follows_the_time_o
     assert [float(np.asarray(weight)) for weight in (slow, quick)] == [1.0, 1.0]
     # a pass from the first layer takes 10 seconds, from the second one 1: 12 in all
     np.testing.assert_allclose(shares, [10 / 12, 11 / 12, 1.0])
+
+
+def test_kernels_of_the_elimination_that_scored_a_group_are_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((12,)), L.Dense(16, "relu"), L.Dense(5)])
+    x = np.random.default_rng(0).normal(size=(100, 12)).astype(np.float32)
+    calls = []
+
+    def count_calls(*arguments: Any) -> Any:
+        calls.append(arguments)
+        return eliminate_units(*arguments)
+
+    monkeypatch.setattr(output_error, "eliminate_units", count_calls)
+    once = sensitivity_map(model, data=x)
+    assert not calls, "the order is that of the scores: nothing is eliminated again"
+    build = output_error.build_perturbations
+    monkeypatch.setattr(output_error, "build_perturbations", lambda *given: build(*given[:6]))
+    twice = sensitivity_map(model, data=x)
+    assert calls
+    for one, other in zip(once.groups, twice.groups, strict=True):
+        assert one.removed == other.removed
+        assert one.output_error == pytest.approx(other.output_error, rel=1e-4)
