@@ -2,7 +2,7 @@
 
     python -m benchmarks.time_left [--cases shrink,compress] [--resume FILE]
 
-Two commands shrink a stored net on Fashion-MNIST; what they report is recorded with the time. Then
+Two commands shrink stored nets on Fashion-MNIST; what they report is recorded with the time. Then
 it is shown once more to the progress bars of the command line, with a clock that is set to half of
 each stage: the estimate there, relative to the time that the stage really took from then on. A
 stage ends where the bar begins anew.
@@ -25,11 +25,12 @@ from rich.progress import Progress
 from benchmarks._common import Benchmark, table
 from benchmarks._stored import Stored
 
-NET = "separable"
-CASES: dict[str, dict[str, Any]] = {
-    "shrink": {"latency": 0.5, "finetune_epochs": 3},
-    "compress": {"channels": "0.5x", "finetune_epochs": 2, "formats": ("float32", "int8-qat")},
-}
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "shrink": ("mobilenet", {"latency": 0.5, "finetune_epochs": 1, "formats": ("float32", "int8")}),
+    "compress": ("separable", {"channels": "0.5x", "finetune_epochs": 2,
+                               "formats": ("float32", "int8-qat")}),
+}  # fmt: skip
+"""Net and options of each command."""
 LEAST = 5.0
 """Seconds of a stage whose estimate counts: nobody reads that of a shorter one."""
 Event = tuple[float, str, float]
@@ -74,16 +75,17 @@ def replay(events: Sequence[Event], ended: float) -> list[dict[str, Any]]:
     return stages
 
 
-def measure_case(options: dict[str, Any], *, is_goal: bool) -> list[dict[str, Any]]:
-    """Shrink or compress the net and return its stages."""
+def measure_case(name: str) -> list[dict[str, Any]]:
+    """Run a command and return its stages."""
     import paretune as pt
     from benchmarks.repair_nets import trained
 
-    command = pt.shrink if is_goal else pt.compress_model
+    net, options = CASES[name]
+    command = pt.shrink if name == "shrink" else pt.compress_model
     events: list[Event] = []
     with tempfile.TemporaryDirectory() as folder:
         command(
-            trained(NET).model, "fashion_mnist", out=f"{folder}/out", **options,
+            trained(net).model, "fashion_mnist", out=f"{folder}/out", **options,
             on_progress=lambda text, share: events.append((time.perf_counter(), text, share)),
         )  # fmt: skip
         return replay(events, time.perf_counter())
@@ -102,7 +104,7 @@ def measure(given: argparse.Namespace, stored: Stored) -> None:
     cases: dict[str, Any] = stored.result.setdefault("cases", {})
     for name in given.cases.split(","):
         if name not in cases:
-            cases[name] = measure_case(CASES[name], is_goal=name == "shrink")
+            cases[name] = measure_case(name)
             stored.save(cases=cases)
 
 
