@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
     from compress.plan.settings import DistillSettings
     from compress.train import EpochRecord, Hook, TrainResult
+
+DISTILLING = "distilling"
+"""Text of the progress of the training."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -137,7 +141,8 @@ def distill(
         cache_folder: Folder in which caches on disk are kept; default: a temporary folder.
         checkpoint: A checkpoint file from which training resumes; see `compress.train.train`.
         on_epoch: Called after each epoch with (epoch, epochs, record).
-        on_progress: Called with (text, share that is done) while the cache is filled.
+        on_progress: Called with (text, share that is done) while the cache is filled, and with
+            (`DISTILLING`, share) during the training.
         **settings: Fields of `DistillOptions` (temperature, weight, loss, feature_losses, ...), of
             `TrainSettings` (epochs, optimizer, learning_rate, ...), and options for splitting and
             scaling data by name or path (val_fraction, normalize).
@@ -204,6 +209,7 @@ def distill(
             select_by=select_by,
             checkpoint=checkpoint,
             on_epoch=on_epoch,
+            on_share=None if on_progress is None else partial(on_progress, DISTILLING),
         )
     cache_location = (
         "off" if cached is None else "memory" if cached.location == "memory" else "disk"

@@ -172,8 +172,8 @@ def export(
         seed: Seed of the sampling of calibration examples and of check examples.
         on_refusal: Callback invoked with (format, reason) if a format cannot be written; default:
             an error lists all refused formats after the other files are written.
-        on_progress: Callback invoked with (text, completed share in [0, 1]) while int8-mixed
-            searches for precisions.
+        on_progress: Callback invoked with (text, completed share in [0, 1]) before each file and
+            while int8-mixed searches for precisions.
         **settings: `formats`, `calibration`, `opset` and `mixed_loss`: see `ExportOptions`.
 
     Shapes:
@@ -297,7 +297,9 @@ def write_files(
     results, port_records, refusals = [], {}, []
     get_current_budget().release_freed_memory()
     with TracedModel(model) as traced:
-        for name, path in paths.items():
+        for index, (name, path) in enumerate(paths.items()):
+            if on_progress is not None:
+                on_progress(f"exporting {path.name}", index / len(paths))
             try:
                 layers, notes = _write(
                     traced, path, name, representative, options, limits or MixedLimits(),

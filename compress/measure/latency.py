@@ -23,6 +23,7 @@ from compress.core import linux
 from compress.core.arguments import check_arguments
 from compress.core.device import is_vnni_missing, read_cpu_name
 from compress.core.quantities import MAX_THREADS, MAX_THREADS_REASON, parse_integer
+from compress.core.statistics import Z
 from compress.measure.latency_record import (
     QUIET,
     Latency,
@@ -39,6 +40,8 @@ ROUNDS_PER_INSTANCE = 2
 """Rounds after which each file is prepared again. Instances of one file differ by up to 5 %, and
 rounds of the same instance are correlated: only instances are independent."""
 MIN_ROUNDS = 40
+MEDIAN_FACTOR = 1.25
+"""Standard error of a median relative to that of a mean, for normal numbers."""
 PRECISION = 0.02
 """Relative half-width of the 95 % interval of every ratio at which timing stops."""
 BUSY = "other processes kept"
@@ -76,7 +79,7 @@ def measure_latency(
         baselines: Name -> name of the file that its ratio compares with. Default: the first file.
         runtime: A name in `compress.measure.runtimes.RUNTIMES`.
         seed: Seed of the order, the inputs and the bootstrap.
-        on_progress: Called after each round with the fraction of the budget that is spent.
+        on_progress: Called after each round with the share that is done, see `time_entries`.
 
     Returns:
         Name -> times with intervals and ratios.
@@ -129,7 +132,8 @@ def time_entries(
         budget: Time limit in seconds, above 0.
         baselines: Name -> name of the entry that its ratio compares with. Default: the first entry.
         seed: Seed of the order, the inputs and the bootstrap.
-        on_progress: Called after each round with the fraction of the budget that is spent.
+        on_progress: Called after each round with the share that is done: of the budget, or of the
+            estimated time to reach the precision.
 
     Returns:
         Name -> `Latency`, in the order of `entries`.
@@ -153,7 +157,7 @@ def time_entries(
     rng = np.random.default_rng(seed)
     meter = LoadMeter(list_server_processes)
     start = time.perf_counter()
-    stopped_by, next_check = "", MIN_ROUNDS
+    stopped_by, next_check, shown_share = "", MIN_ROUNDS, 0.0
     gc_was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -166,7 +170,9 @@ def time_entries(
                 timers[names[index]].time_block()
             share_spent = (time.perf_counter() - start) / budget
             if on_progress:
-                on_progress(min(1.0, share_spent))
+                rounds_share = _estimate_rounds_share(timers, baseline_names, precision)
+                shown_share = min(1.0, max(shown_share, share_spent, rounds_share))
+                on_progress(shown_share)
             if rounds_done + 1 >= next_check:
                 # check rarely: each check may stop while an interval is narrow by chance
                 next_check = max(rounds_done + 5, math.ceil((rounds_done + 1) * 1.1))
@@ -186,6 +192,26 @@ def time_entries(
         )
         for name in names
     }
+
+
+def _estimate_rounds_share(
+    timers: Mapping[str, Timer], baseline_names: Mapping[str, str], precision: float
+) -> float:
+    """Return the share of the rounds that are estimated to give the precision.
+
+    The standard error of a median falls with the square root of the rounds. A bootstrap after each
+    round would take longer than the round.
+    """
+    medians = {name: np.asarray(timer.medians) for name, timer in timers.items()}
+    rounds = len(next(iter(medians.values())))
+    if rounds < MIN_ROUNDS // 8:
+        return 0.0
+    ratios = [
+        medians[base] / medians[name] for name, base in baseline_names.items() if name != base
+    ] or list(medians.values())
+    low, middle, high = np.quantile(np.stack(ratios), (0.16, 0.5, 0.84), axis=1)
+    widths = Z * MEDIAN_FACTOR * (high - low) / 2 / (middle * math.sqrt(rounds))
+    return rounds / max(MIN_ROUNDS, rounds * (float(widths.max()) / precision) ** 2)
 
 
 def _find_widest(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import FeasibleError, InputError, TrainingDiverged
 from compress.distillation import distill
+from compress.distillation.trainer import DISTILLING
 from compress.model.copies import copy_model
 from compress.plan import Plan
 from compress.prune.channels import ChannelReport, prune_channels
@@ -184,10 +185,18 @@ class FineTuner:
         data, plan = self.context.data, self.context.plan
         main = data.task.qualities[0]
 
+        label = text
+
+        def on_share(share: float) -> None:
+            self.context.on_progress(label, share)
+
+        def on_progress(step: str, share: float) -> None:
+            self.context.on_progress(label if step == DISTILLING else step, share)
+
         def on_epoch(epoch: int, epochs: int, record: EpochRecord) -> None:
-            self.context.on_progress(
-                f"{text}, validation {main} {record.val[main]:.3f}", epoch / epochs
-            )
+            nonlocal label
+            label = f"{text}, validation {main} {record.val[main]:.3f}"
+            on_share(epoch / epochs)
             if self.on_epoch is not None:
                 self.on_epoch(text, asdict(record))
 
@@ -214,7 +223,7 @@ class FineTuner:
                 teacher_classes=[teacher.class_names for teacher in self.teachers],
                 teacher_scalings=[teacher.preprocess for teacher in self.teachers],
                 cache_folder=folder / "teacher" if folder else None,
-                on_progress=self.context.on_progress,
+                on_progress=on_progress,
                 **common,
             )
             training, teacher_val = result.training, result.teacher_val[main]
@@ -226,8 +235,9 @@ class FineTuner:
                 notes.append(f"the teacher {teacher_source}")
         else:
             training = train(
-                student, data, plan.finetune, objective=self.context.own_step, **common
-            )
+                student, data, plan.finetune, objective=self.context.own_step, on_share=on_share,
+                **common,
+            )  # fmt: skip
         return start.keep_better(student, training) if start else training, teacher_val, notes
 
 

@@ -55,6 +55,8 @@ the larger of the loss of a guess and the loss before training."""
 STEPS_PER_CALL = 50
 """Steps per call of the compiled function: enough to hide the call's overhead, few enough for
 Ctrl-C and progress."""
+TRAINING_SHARE = 0.95
+"""Share of an epoch's progress after its last step; the rest is the validation."""
 
 
 def train(
@@ -69,6 +71,7 @@ def train(
     select_by: str = "",
     checkpoint: Path | None = None,
     on_epoch: Callable[[int, int, EpochRecord], None] | None = None,
+    on_share: Callable[[float], None] | None = None,
     should_stop: Callable[[EpochRecord], bool] | None = None,
 ) -> TrainResult:
     """Train a model in place and restore the weights of its best epoch.
@@ -91,6 +94,7 @@ def train(
         checkpoint: File that is written after each epoch, with the suffix ".npz"; if it exists,
             training resumes from it. It is kept when training is done.
         on_epoch: Called after each epoch with (epoch, epochs, record).
+        on_share: Called within each epoch with the share of the whole training that is done.
         should_stop: Called with the record of each epoch but the last; True stops the training.
             Schedules always span all epochs.
 
@@ -122,7 +126,7 @@ def train(
             model, training.batch_size, sizes=list(data.input_shapes.values()),
             teachers=getattr(objective, "models", ()),
         )  # fmt: skip
-    training.parts = parts
+    training.parts, training.on_share = parts, on_share
     with (
         open_logits_view(model, data.task, objective.feature_layers) as view,
         use_fused_batch_norm(model),
@@ -159,6 +163,7 @@ class Training:
         seed: Seed of the batch order and of augmentation.
         select_by: Validation metric that selects the best epoch.
         parts: Number of parts of a batch; see `count_batch_parts`.
+        on_share: See `train`.
         history: One record per epoch.
         best: Rank, number and variables of the best epoch; None: there is none yet.
         baseline_loss: The larger of the loss of a guess and the loss before training; infinite if
@@ -174,6 +179,7 @@ class Training:
     seed: int
     select_by: str
     parts: int = 1
+    on_share: Callable[[float], None] | None = None
     history: list[EpochRecord] = field(default_factory=list)
     best: tuple[tuple[float, float], int, list[npt.NDArray[Any]]] | None = None
     baseline_loss: float = 0.0
@@ -278,6 +284,9 @@ class Training:
             total += float(self.run(tf.constant(index[start : start + STEPS_PER_CALL])))
             if not math.isfinite(total):
                 raise TrainingDiverged(f"the loss is NaN or infinite in epoch {epoch}")
+            if self.on_share is not None:
+                share = TRAINING_SHARE * min(1.0, (start + STEPS_PER_CALL) / len(index))
+                self.on_share((epoch - 1 + share) / self.epochs)
         loss = total / len(index)
         if loss > DIVERGENCE_FACTOR * self.baseline_loss:
             raise TrainingDiverged(

@@ -121,6 +121,28 @@ def test_int8_files_are_told_what_a_processor_lacks(
     assert not warned("float32.onnx")
 
 
+def test_progress_is_that_of_the_rounds_or_of_the_budget(fake: FakeRuntime) -> None:
+    shares: list[float] = []
+    measure_latency(FILES, LatencyOptions(budget=100.0), runtime="fake", on_progress=shares.append)
+    # equal rounds reach any precision: 40 of them are made, and after 20 a half is done
+    assert len(shares) == 40
+    assert (shares[19], shares[-1]) == pytest.approx((0.5, 1.0))
+    fake.noise = 0.2
+    began = fake.clock.now
+    spent: list[float] = []
+
+    def progress(share: float) -> None:
+        shares.append(share)
+        spent.append((fake.clock.now - began) / 2.0)
+
+    shares.clear()
+    options = LatencyOptions(budget=2.0)
+    measure_latency(FILES, options, precision=1e-6, runtime="fake", on_progress=progress)
+    # the precision is out of reach, and the budget counts; the clock began before it
+    assert shares == sorted(shares)
+    np.testing.assert_allclose(shares, np.minimum(1.0, spent), atol=0.05)
+
+
 def test_budget_ends_a_noisy_run(fake: FakeRuntime) -> None:
     fake.noise = 0.2
     options = LatencyOptions(budget=0.5)

@@ -19,7 +19,7 @@ from compress.data import Dataset, Preprocessing, Split
 from compress.data.tasks import VOID
 from compress.model.layer_patches import use_fused_batch_norm
 from compress.plan import TrainSettings
-from compress.train import compute_class_weights, train
+from compress.train import compute_class_weights, loop, train
 from compress.train.dataset_loading import as_dataset
 from compress.train.predict import predict_logits
 from compress.train.steps import augment_images, augment_labels, check_augment
@@ -38,6 +38,17 @@ def linear(data: Dataset) -> Any:
 
 
 SGD = TrainSettings(epochs=2, optimizer="sgd", learning_rate=0.1, learning_rate_schedule="constant")
+
+
+def test_progress_is_reported_within_epochs(
+    blobs: Dataset, cpu: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "STEPS_PER_CALL", 5)
+    shares: list[float] = []
+    train(linear(blobs), blobs, replace(SGD, batch_size=20), device=cpu, on_share=shares.append)
+    # 12 steps an epoch, 5 a call; the validation is the last twentieth of an epoch
+    expected = [0.95 * 5 / 12, 0.95 * 10 / 12, 0.95]
+    np.testing.assert_allclose(shares, [*(np.array(expected) / 2), *(0.5 + np.array(expected) / 2)])
 
 
 @pytest.mark.parametrize("weights", ["none", "balanced"])
