@@ -158,7 +158,8 @@ def test_an_interrupted_compression_goes_on_where_it_was(
             shares.append(share)
 
     again = compress_model(tmp_path / "mine.keras", plan=plan, on_progress=note)
-    assert shares == [0.75, 1.0]
+    assert (shares[0], shares[-1]) == (0.75, 1.0)
+    assert shares == sorted(shares)
     assert not (tmp_path / "out/unfinished/mine").exists()
     whole = from_flat(Plan, {**values, "out": str(tmp_path / "whole")})
     expected = compress_model(tmp_path / "mine.keras", plan=whole)
