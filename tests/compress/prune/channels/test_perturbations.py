@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -92,3 +93,30 @@ def test_kernels_of_the_elimination_that_scored_a_group_are_used(
     for one, other in zip(once.groups, twice.groups, strict=True):
         assert one.removed == other.removed
         assert one.output_error == pytest.approx(other.output_error, rel=1e-4)
+
+
+class Batch(L.Layer):  # type: ignore[misc]
+    """A layer whose clock advances by 1 s and a tenth for each example, and by what disturbs it."""
+
+    def __init__(self, clock: Clock, disturbances: list[float]) -> None:
+        super().__init__()
+        self.clock, self.disturbances = clock, disturbances
+
+    def call(self, x: Any) -> Any:
+        if x.shape[0] is not None:  # not while the model is built
+            self.clock.now += 1 + 0.1 * x.shape[0] + self.disturbances.pop(0)
+        return x
+
+
+def test_times_of_passes_are_those_of_undisturbed_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    inputs = keras.Input((3,))
+    # the warm-up, then a small and a large batch, twice
+    model = keras.Model(inputs, Batch(clock, [9.0, 0.0, 7.0, 5.0, 0.0])(inputs))
+    monkeypatch.setattr(output_error.time, "perf_counter", clock.perf_counter)
+    evaluator: Any = SimpleNamespace(
+        program=record_program(model), evaluation_inputs=[np.zeros((40, 3), np.float32)]
+    )
+    found = output_error.ErrorEvaluator.time_passes(evaluator)
+    assert (found.overhead, found.example) == pytest.approx((1.0, 0.1))
+    assert found.predict(100, 2) == pytest.approx(12.0)
