@@ -22,6 +22,7 @@ import functools
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -445,7 +446,9 @@ def solve_pair(
     before = error = pair.measure_error(held_out, start)
     kernels, damping, steps = start, INITIAL_DAMPING, 0
     for parts in train:
-        with ThreadPoolExecutor(min(len(parts), count_threads())) as pool:
+        # a single part leaves the cores to the linear algebra
+        blas_threads = use_one_blas_thread() if len(parts) > 1 else nullcontext()
+        with blas_threads, ThreadPoolExecutor(min(len(parts), count_threads())) as pool:
 
             def run(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
                 # the state of NumPy's errors holds in one thread
@@ -489,7 +492,6 @@ def _run_one_by_one(function: Callable[[Any], Any], parts: Iterable[Any]) -> lis
     return list(map(function, parts))
 
 
-@use_one_blas_thread()  # the threads take the parts
 def _compute_step(
     pair: KernelPair,
     pair_samples: Sequence[PairSample],

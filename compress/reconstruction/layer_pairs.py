@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+import math
+from collections.abc import Callable, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -183,12 +184,14 @@ class LayerPairs:
         max_positions = _limit_positions(
             *parts, _count_shared_reads(reads, parts[1].compute_grid_shape(outputs[1]))
         )
-        unknown = sum(part.read_weights().size for part in parts)
+        shapes = [part.read_weights().shape for part in parts]
+        unknown = sum(map(math.prod, shapes))
         if (
             max_positions < self.sampler.batches.count
             or max_positions * parts[1].channel_count < unknown
         ):
             return None  # the pair is too large, or its weights outnumber the targets
+        most_parts = _limit_parts(shapes)
         samples = []
         # each step uses other positions, so that it does not overfit those of the steps before
         for wants_held_out in (*[False] * MAX_STEPS, True):
@@ -200,7 +203,7 @@ class LayerPairs:
             chunk_samples = [sample for sample in chunks if sample is not None]
             if not chunk_samples:
                 return None
-            size = -(-len(chunk_samples) // PARTS)
+            size = -(-len(chunk_samples) // most_parts)
             starts = range(0, len(chunk_samples), size)
             samples.append([PairSample.concat(chunk_samples[i : i + size]) for i in starts])
         return samples
@@ -359,6 +362,17 @@ def _count_shared_reads(reads: npt.NDArray[np.int64], grid: tuple[int, ...]) -> 
     ] = 1
     read = reads[inside.ravel()]
     return len(np.unique(read[read >= 0])) / max(1, len(read))
+
+
+def _limit_parts(shapes: Sequence[tuple[int, ...]]) -> int:
+    """Return the most parts of a sample: each has second moments of its own, which take memory.
+
+    Args:
+        shapes: (systems, columns, outputs) of both kernels.
+    """
+    moment_bytes = sum(8 * systems * (columns + 1) ** 2 for systems, columns, _ in shapes)
+    memory = get_current_budget().compute_share(MEMORY_SHARE, MAX_BYTES)
+    return max(1, min(PARTS, int(memory // moment_bytes)))
 
 
 def _limit_positions(first: KernelPart, second: KernelPart, first_per_second: float) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -13,7 +14,7 @@ import pytest
 from compress.model.program import flatten_program
 from compress.model.recording import record_program
 from compress.prune.channels import prune_channels
-from compress.reconstruction import gauss_newton, repair, sums
+from compress.reconstruction import gauss_newton, layer_pairs, repair, sums
 from compress.reconstruction.gauss_newton import KernelPair, PairSample, PairWeights
 from compress.reconstruction.kernel_parts import build_parts
 from compress.reconstruction.layer_pairs import trace_between
@@ -180,6 +181,38 @@ def test_a_step_solves_the_damped_normal_equations(
     expected = np.linalg.solve(damped, -jacobian.T @ residual.ravel() - noise * away)
     found = gauss_newton._compute_step(pair, [places], kernels, start, 0.1)
     np.testing.assert_allclose(found, expected, rtol=1e-2, atol=1e-3 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_parts_of_a_sample_give_the_step_of_the_whole(case: str) -> None:
+    pair, places, kernels = paired(*built(case))
+    start, kernels = kernels, moved(kernels, 0.1)
+    count = len(places.targets)
+    other = PairSample(places.rows[:, ::-1], places.rows.shape[1] - 1 - places.reads,
+                       0.5 * places.targets, None)  # fmt: skip
+    padding = places.reads == places.rows.shape[1]
+    other.reads[padding] = places.rows.shape[1]
+    whole = PairSample.concat([places, other])
+    assert len(whole.targets) == 2 * count
+    expected = gauss_newton._compute_step(pair, [whole], kernels, start, 0.1)
+    found = gauss_newton._compute_step(pair, [places, other], kernels, start, 0.1)
+    np.testing.assert_allclose(found, expected, rtol=1e-2, atol=2e-4 * np.abs(expected).max())
+    # threads share the parts, and the order of their sums is that of the parts
+    solutions = [
+        gauss_newton.solve_pair(pair, [[places, other]], whole, kernels).kernels.flatten()
+        for _ in range(2)
+    ]
+    np.testing.assert_array_equal(*solutions)
+
+
+def test_moments_of_parts_are_few_enough_for_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    budget = SimpleNamespace(compute_share=lambda _, most: most)
+    monkeypatch.setattr(layer_pairs, "get_current_budget", lambda: budget)
+    shapes = [(1, 1023, 4), (1, 511, 8)]
+    # 8 bytes x (1024^2 + 512^2) = 10 MiB for each part, of 96 MiB
+    assert layer_pairs._limit_parts(shapes) == 9
+    assert layer_pairs._limit_parts([(1, 9, 4), (16, 9, 1)]) == layer_pairs.PARTS
+    assert layer_pairs._limit_parts([(1, 9999, 4), (1, 9, 1)]) == 1
 
 
 def test_what_an_activation_cuts_off_is_no_residual() -> None:
