@@ -94,7 +94,8 @@ def train(
         checkpoint: File that is written after each epoch, with the suffix ".npz"; if it exists,
             training resumes from it. It is kept when training is done.
         on_epoch: Called after each epoch with (epoch, epochs, record).
-        on_share: Called within each epoch with the share of the whole training that is done.
+        on_share: Called at the start and within each epoch with the share of the whole training
+            that is done.
         should_stop: Called with the record of each epoch but the last; True stops the training.
             Schedules always span all epochs.
 
@@ -127,6 +128,8 @@ def train(
             teachers=getattr(objective, "models", ()),
         )  # fmt: skip
     training.parts, training.on_share = parts, on_share
+    if on_share is not None:
+        on_share(0.0)  # what was before says nothing about the speed of steps
     with (
         open_logits_view(model, data.task, objective.feature_layers) as view,
         use_fused_batch_norm(model),

@@ -211,16 +211,18 @@ class ChannelSelector:
         def measure_errors(
             text: str, methods: Sequence[str], *, thorough: bool
         ) -> dict[str, float]:
-            errors = {}
-            for index, method in enumerate(methods):
-                on_progress(text, index / len(methods))
+            errors = {
+                method: best.output_error
+                for method in methods
+                if selections[method] is best.selection and not thorough
+            }
+            missing = [method for method in methods if method not in errors]
+            for index, method in enumerate(missing):
+                on_progress(text, index / len(missing))
                 item = selections[method]
-                if item is best.selection and not thorough:
-                    errors[method] = best.output_error
-                else:
-                    errors[method] = self.evaluator.measure_error(
-                        item.mask, item.removed_blocks, thorough=thorough
-                    )
+                errors[method] = self.evaluator.measure_error(
+                    item.mask, item.removed_blocks, thorough=thorough
+                )
             return errors
 
         errors = measure_errors("comparing selection methods", list(selections), thorough=False)
