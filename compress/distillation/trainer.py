@@ -142,7 +142,7 @@ def distill(
         checkpoint: A checkpoint file from which training resumes; see `compress.train.train`.
         on_epoch: Called after each epoch with (epoch, epochs, record).
         on_progress: Called with (text, share that is done) while the cache is filled, and with
-            (`DISTILLING`, share) during the training.
+            ("distilling", share) during the training.
         **settings: Fields of `DistillOptions` (temperature, weight, loss, feature_losses, ...), of
             `TrainSettings` (epochs, optimizer, learning_rate, ...), and options for splitting and
             scaling data by name or path (val_fraction, normalize).

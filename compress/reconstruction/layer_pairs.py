@@ -368,7 +368,7 @@ def _limit_parts(shapes: Sequence[tuple[int, ...]]) -> int:
     """Return the most parts of a sample: each has second moments of its own, which take memory.
 
     Args:
-        shapes: (systems, columns, outputs) of both kernels.
+        shapes: Shapes of both kernels, (systems, columns, outputs).
     """
     moment_bytes = sum(8 * systems * (columns + 1) ** 2 for systems, columns, _ in shapes)
     memory = get_current_budget().compute_share(MEMORY_SHARE, MAX_BYTES)

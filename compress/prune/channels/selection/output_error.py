@@ -67,6 +67,7 @@ RECORDED_SHARE, MAX_RECORDED_BYTES = 1 / 8, 2**30
 TIMING_EXAMPLES = (8, 32)
 """Numbers of examples of the forward passes that are timed."""
 TIMING_REPEATS = 2
+"""Number of times that each of these passes is timed; the shortest counts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +116,7 @@ def measure_perturbations(
         tail_values, call_seconds = _collect_values(program, chunk_inputs, tails)
         # a pass from an early layer takes longer than one from a late layer
         seconds = {first_call: sum(call_seconds[first_call:]) for first_call in tails}
-        total = sum(seconds[item.first_call] for item in perturbations)
+        total = max(1e-9, sum(seconds[item.first_call] for item in perturbations))
         done = 0.0
         for first_call, indices in sorted(by_first_call.items()):
             tail = tails[first_call]
