@@ -143,18 +143,19 @@ def test_a_compression_that_was_interrupted_goes_on(
     def worker(self: RichDisplay, index: int, text: str, share: float) -> None:
         real(self, index, text, share)
         if text.startswith("fine-tuning, validation"):
-            shares.append(share)
-            if len(shares) == 2:
+            shares.append(share)  # within an epoch, too, if it takes long
+            if share == pytest.approx(2 / 3):
                 raise KeyboardInterrupt
 
     monkeypatch.setattr(RichDisplay, "update_worker", worker)
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 130
     assert "interrupted. The same command continues after the last whole epoch." in done.stderr
-    assert shares == pytest.approx([1 / 3, 2 / 3])
+    interrupted = len(shares)
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.stderr
-    assert shares[2:] == pytest.approx([1.0])
+    assert min(shares[interrupted:]) > 2 / 3 - 1e-6
+    assert shares[-1] == pytest.approx(1.0)
 
 
 FAKE = """
