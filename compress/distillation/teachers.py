@@ -50,8 +50,8 @@ MAX_MEMORY_BYTES = 1024 * MIB
 """Maximum size of a cache in memory; larger caches are on disk."""
 MEMORY_SHARE = 0.25
 """Share of the free memory that a cache may take."""
-NOTE_EVERY = 64
-"""Number of batches between two progress reports, and between two progress records on disk."""
+RECORD_EVERY = 64
+"""Number of batches between two progress records on disk."""
 
 Arrays = dict[str, npt.NDArray[Any]]
 Shapes = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
@@ -375,11 +375,11 @@ def _fill_cache(
             low = min(first, total - size)
             for name, value in outputs(take_examples(data.train.x, slice(low, low + size))).items():
                 arrays[name][low : low + size] = value.numpy()
-            if batch % NOTE_EVERY == 0 or low + size == total:
-                if cache_folder is not None:
-                    _record_progress(cache_folder, arrays, low + size)
-                if on_progress is not None:
-                    on_progress((low + size) / total)
+            is_due = batch % RECORD_EVERY == 0 or low + size == total
+            if cache_folder is not None and is_due:
+                _record_progress(cache_folder, arrays, low + size)
+            if on_progress is not None:
+                on_progress((low + size) / total)
 
 
 def _open_cache(cache_folder: Path, key: str, shapes: Shapes, size: int) -> tuple[Arrays, int]:

@@ -296,10 +296,15 @@ def write_files(
     )
     results, port_records, refusals = [], {}, []
     get_current_budget().release_freed_memory()
-    with TracedModel(model) as traced:
+
+    def report_progress(part: int) -> None:
+        if on_progress is not None:
+            on_progress(f"exporting {path.name}", part / (len(paths) + 1))
+
+    # tracing the model takes about as long as a conversion: it is the first part
+    with TracedModel(model, lambda: report_progress(index + 1)) as traced:
         for index, (name, path) in enumerate(paths.items()):
-            if on_progress is not None:
-                on_progress(f"exporting {path.name}", index / len(paths))
+            report_progress(index + 1 if index else 0)
             try:
                 layers, notes = _write(
                     traced, path, name, representative, options, limits or MixedLimits(),

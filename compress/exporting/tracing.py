@@ -9,7 +9,7 @@ import math
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -106,6 +106,7 @@ class TracedModel(Convertible):
 
     Args:
         model: A functional model or a built Sequential with inputs of known sizes.
+        on_saved: Called after a SavedModel was written, which takes as long as a conversion.
 
     Attributes:
         shapes: Shapes of the inputs, batch axis (1) included.
@@ -116,7 +117,7 @@ class TracedModel(Convertible):
 
     model: keras.Model
 
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(self, model: keras.Model, on_saved: Callable[[], None] | None = None) -> None:
         self.shapes = [(1, *tensor.shape[1:]) for tensor in model.inputs]
         unknown = next((shape for shape in self.shapes if None in shape), None)
         if unknown is not None:
@@ -126,6 +127,7 @@ class TracedModel(Convertible):
             )
         super().__init__()
         self.model = model
+        self._on_saved = on_saved
 
     @cached_property
     def _float32(self) -> keras.Model:
@@ -143,7 +145,11 @@ class TracedModel(Convertible):
         """Return the folder of a SavedModel; see `Convertible.ensure_saved`."""
         if form == WITH_LSTMS and not has_lstms(self._float32):
             form = SERVED
-        return super().ensure_saved(form)
+        is_new = form not in self._saved_forms
+        folder = super().ensure_saved(form)
+        if is_new and self._on_saved is not None:
+            self._on_saved()
+        return folder
 
     def _write(self, form: str, folder: Path) -> None:
         """Write a SavedModel of float32 inference to a folder, with layers patched for the form."""

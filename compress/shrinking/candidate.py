@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -268,7 +269,9 @@ def measure_original(job: CompressionJob, folder: ShrinkFolder) -> OriginalFiles
         precision=PRECISION,
         budget=min(SECONDS, plan.latency.budget),
         seed=plan.seed,
+        on_progress=partial(context.on_progress, f"timing {name}"),
     )
+    context.on_progress(f"timing {name}", 1.0)
     ms = timed[first].median_ms
     record = OriginalFiles(
         first,

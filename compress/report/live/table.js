@@ -53,6 +53,12 @@ function sorted(rows, key, down) {
   });
 }
 
+// A figure breaks before its interval alone, and only where the table is too wide.
+function figureCell(axis, text) {
+  if (!axis.drawn) return element("td", { class: "text" }, text);
+  return element("td", { class: "figure" }, text.replaceAll(/ (?!\[)/g, "\u00a0"));
+}
+
 function table(set, state, heard) {
   const axes = set.axes.filter((axis) => state.shown.has(axis.key));
   const head = (key, title, how) => {
@@ -73,7 +79,7 @@ function table(set, state, heard) {
         button(row.id, () => heard.select(row.id), { class: "name", "aria-pressed": "false" }),
         row.tags.length ? element("small", {}, row.tags.join(" · ")) : null,
       ),
-      ...axes.map((axis) => element("td", { class: axis.drawn ? null : "text" }, row.texts[axis.key] ?? "-")),
+      ...axes.map((axis) => figureCell(axis, row.texts[axis.key] ?? "-")),
     ),
   );
   if (all.length > rows.length) {

@@ -83,7 +83,7 @@ def test_students_are_the_same_with_and_without(
 def test_an_interrupted_cache_goes_on(
     digits: Dataset, small_cnn: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(caches, "NOTE_EVERY", 1)
+    monkeypatch.setattr(caches, "RECORD_EVERY", 1)
     teachers = teachers_of(digits, small_cnn)
 
     def stop(share: float) -> None:
@@ -99,8 +99,11 @@ def test_an_interrupted_cache_goes_on(
     with open_teacher_cache(teachers, digits, **given) as cached:
         assert 0 < cached.computed_rows < 0.7 * len(digits.train)
         monkeypatch.setattr(caches, "MAX_MEMORY_BYTES", 1 << 30)
-        with open_teacher_cache(teachers, digits) as whole:
+        shares: list[float] = []
+        with open_teacher_cache(teachers, digits, on_progress=shares.append) as whole:
             assert whole.location == "memory"
+            assert len(shares) > 1
+            assert shares[-1] == 1
             assert whole.arrays
             for name, array in whole.arrays.items():
                 np.testing.assert_array_equal(cached.arrays[name], array)

@@ -259,7 +259,13 @@ def test_files_agree_with_keras(
 
     model = small_cnn()
     train(model, digits, TrainSettings(epochs=10, batch_size=32, learning_rate=5e-3), device=cpu)
-    made = {item.format: item for item in export(model, tmp_path / "m", data=digits)}
+    shares: list[float] = []
+    files = export(
+        model, tmp_path / "m", data=digits, on_progress=lambda _, share: shares.append(share)
+    )
+    # two files, and tracing counts as one more
+    assert shares == pytest.approx([0, 1 / 3, 2 / 3])
+    made = {item.format: item for item in files}
     assert made["float32"].max_difference < 1e-5
     assert made["float32"].agreement == 1.0
     assert made["int8"].agreement > 0.95

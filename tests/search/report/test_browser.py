@@ -228,6 +228,16 @@ def test_dark_and_narrow(browser: Any, many: SearchFolder) -> None:
     visit.close()
 
 
+def test_the_table_of_files_fits_a_thousand_pixels(browser: Any, many: SearchFolder) -> None:
+    visit = Visit(browser, many.path / "report.html", 1000)
+    widths = visit.page.evaluate(
+        "(() => { const box = document.querySelector('#set-files .scroll');"
+        " return [box.scrollWidth, box.clientWidth]; })()"
+    )
+    assert widths[0] <= widths[1]
+    visit.close()
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_axe_finds_nothing_serious(browser: Any, many: SearchFolder, theme: str) -> None:
     tools = pytest.importorskip("axe_playwright_python.sync_playwright")
