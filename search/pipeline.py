@@ -41,6 +41,7 @@ from compress.shrinking.job_runner import (
 from compress.shrinking.ship import ship_selected_file
 from search.engines import Display, Engine, PoolSettings, WorkerRequest
 from search.engines.jobs import compress_front, search_front, train_front
+from search.engines.scheduled_jobs import limit_timing, run_scheduled
 from search.engines.worker import WORKERS_LOCK
 from search.plan import RUN, RUN_SEARCH, FinalOptions, SearchPlan
 from search.plan.search import DEFAULT_OBJECTIVES
@@ -259,6 +260,7 @@ def _execute_plan(
     dataset_arguments: Mapping[str, Any] | None,
 ) -> SearchReport:
     """Check a plan and run all its stages in the folder; raise RunFailed if compression failed."""
+    began = time.monotonic()
     space = plan.search.resolved_space
     model_files = [space.path] if isinstance(space, SubnetworkSpace) else []
     check_environment(
@@ -268,6 +270,11 @@ def _execute_plan(
         raise InputError(
             "final_models must be at least 1 in paretune run, which compresses them. Received: 0. "
             "paretune search ends with the front."
+        )
+    if command == "search" and plan.goal.budget is not None:
+        raise InputError(
+            "budget must be left out in paretune search, which exports and prunes nothing. "
+            f"Received: {plan.goal.budget:g} seconds. Give --max-minutes."
         )
     SAMPLERS.require_installed(plan.search.sampler_name)
     ENGINES.require_installed(plan.cluster.engine)
@@ -350,21 +357,30 @@ def _execute_plan(
                 )
             if unshared:
                 LOG.info("each worker loads the data for itself: %s", unshared)
-            search_front(folder, plan, data, pool, display)
+            if plan.goal.budget is None:
+                search_front(folder, plan, data, pool, display)
             if plan.final_epochs:
                 train_front(folder, plan, pool, display)
             # the number of threads changes the order of summation and so the results, and is
             # therefore part of the shown commands
             threaded_plan = replace(plan, threads=threads)
-            failures = (
-                compress_front(folder, threaded_plan, pool, display, provenance)
-                if command == "run"
-                else []
-            )
+            if plan.goal.budget is not None:
+                failures = run_scheduled(
+                    folder, threaded_plan, data, pool, display, provenance, commands["command"],
+                    began,
+                )  # fmt: skip
+            elif command == "run":
+                failures = compress_front(folder, threaded_plan, pool, display, provenance)
+            else:
+                failures = []
         folder.remove_half_written()  # files of workers that were killed
         if command == "run":
             display.start_phase("Measuring latency", 0, 1, is_stepwise=True)
-            measure_stage(folder, plan, lambda text, share: display.update_worker(0, text, share))
+            measure_stage(
+                folder,
+                limit_timing(plan),
+                lambda text, share: display.update_worker(0, text, share),
+            )
             display.advance(1, 1)
             ship_selected_file(
                 load_report(folder.path),

@@ -62,9 +62,16 @@ class GoalLimits:
         None,
         "minimum value of the metric, like 0.92; default: no limit",
     )
+    budget: ConvertedField[float | None, float | str | None] = option(
+        None,
+        "time limit in seconds (or 30m), spent where files gain most; default: none",
+        unit="seconds",
+    )
 
     def __post_init__(self) -> None:
         validate_fields(self)
+        if self.budget is not None:
+            require(self.budget > 0, "budget", "be above 0 seconds", self.budget)
         for name in COST_GOALS:
             target = getattr(self, name)
             if target is None:
@@ -80,6 +87,11 @@ class GoalLimits:
         )
         if self.max_drop is not None:
             require(self.max_drop >= 0, "max_drop", "be at least 0 points", self.max_drop)
+
+    @property
+    def seconds(self) -> float | None:
+        """The time limit in seconds; None: none."""
+        return self.budget
 
     @property
     def costs(self) -> dict[str, Target]:
@@ -106,12 +118,6 @@ class GoalOptions(GoalLimits):
         None,
         "latency table of another device (from `paretune latency-table import`) for --latency",
     )
-    budget: ConvertedField[float | None, float | str | None] = option(
-        None,
-        "time limit in seconds (or 30m); with a cost goal, leftover time tries "
-        "variations; default: none",
-        unit="seconds",
-    )
     no_train: bool = option(
         False, "skip fine-tuning: post-training pruning, takes minutes and needs no labels"
     )
@@ -125,8 +131,6 @@ class GoalOptions(GoalLimits):
             f"'{self.latency_table}'",
             "Give --latency.",
         )
-        if self.budget is not None:
-            require(self.budget > 0, "budget", "be above 0 seconds", self.budget)
 
     @property
     def label(self) -> str:

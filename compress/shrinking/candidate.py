@@ -143,6 +143,11 @@ class ShrinkFolder(RunFolder):
     def _folders(self) -> tuple[Path, ...]:
         return (*super()._folders, self.candidate_records)
 
+    def create_subfolders(self) -> None:
+        """Create the folders of models, files and records."""
+        for subfolder in (self.models, self.exports, self.candidate_records):
+            subfolder.mkdir(parents=True, exist_ok=True)
+
     def get_record_path(self, name: str) -> Path:
         """Return the path of a candidate's record.
 

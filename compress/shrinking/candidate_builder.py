@@ -340,6 +340,18 @@ class CandidateBuilder:
         )
         return self._write(candidate)
 
+    def copy_original(self, name: str) -> Candidate:
+        """Return a copy of the original model as a candidate that can be fine-tuned.
+
+        Args:
+            name: Name of the candidate, for file names.
+        """
+        if (stored := self.folder.find_candidate(name)) is not None:
+            return stored
+        save_model(convert_to_float32(self.job.model), self._get_model_path(name, REPAIRED))
+        whole = self.build_original(name, tuple(self.original_files.val))
+        return self._write(replace(whole, whole=False))
+
     def _get_model_path(self, name: str, stage: str) -> Path:
         return self.folder.get_model_path(name if stage == TRAINED else f"{name}-repaired")
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from compress.core.errors import MissingDependency, RunFailed
 from compress.exporting.batch_conversion import write_latency_files
@@ -58,6 +61,8 @@ OTHERS_ONNX = ("onnx_int8",)
 PRECISION = 0.01
 """Relative half-width of the confidence interval at which timing stops."""
 SECONDS = 15.0
+REACH_MARGIN = 0.1
+"""Share by which the smallest model must exceed a latency to refuse it without timing layers."""
 ONNX_SPREAD = 0.005
 """Relative spread in size of ONNX files of one model: their names contain counters."""
 
@@ -106,11 +111,15 @@ class GoalFitter:
     _estimates: dict[str, CostEstimates] = field(default_factory=dict)
     _selectors: dict[str, ChannelSelector] = field(default_factory=dict)
 
-    def build_estimates(self, format: str) -> CostEstimates:
+    def build_estimates(self, format: str, latency: float = math.inf) -> CostEstimates:
         """Return the cost estimates of files in a format; times and sizes are measured once.
 
         Args:
             format: Format of the files.
+            latency: Limit in ms that is checked before layers are timed; default: none.
+
+        Raises:
+            OutOfReach: The smallest model is clearly slower than the limit.
         """
         if format not in self._estimates:
             job, plan, coupling = self.job, self.job.plan, self.job.coupling
@@ -146,6 +155,8 @@ class GoalFitter:
                     format=format,
                     threads=plan.latency.threads,
                     seed=plan.seed,
+                    # without a block a model may be faster than the smallest that is timed
+                    check_models=None if blocks else partial(self._check_reach, format, latency),
                     on_progress=job.context.on_progress,
                 ).build_latency_model(calls)
                 for text in times.estimated:
@@ -153,6 +164,20 @@ class GoalFitter:
                 cost_functions["latency"] = times
             self._estimates[format] = CostEstimates(cost_functions)
         return self._estimates[format]
+
+    def _check_reach(self, format: str, latency: float, model_ms: npt.NDArray[np.float64]) -> None:
+        """Check that the smallest model is not clearly slower than a limit.
+
+        Args:
+            format: Format of the files.
+            latency: Limit in ms.
+            model_ms: Latency of models in ms, the smallest first and the original last.
+        """
+        least = self.original_files.times[format] * float(model_ms[0] / model_ms[-1])
+        if least > (1 + REACH_MARGIN) * latency:
+            raise build_goal_error(
+                format, {"latency": latency}, {"latency": least}, self.job.plan.channels
+            )
 
     def estimate_device_ms(self, selection: Selection, formats: Sequence[str]) -> dict[str, float]:
         """Return the estimated ms by format on the device of a latency table; {} without one.
@@ -242,7 +267,7 @@ class GoalFitter:
             OutOfReach: No configuration meets the goals.
             RunFailed: A pruned model could not be converted, or no call could be timed.
         """
-        estimates = self.build_estimates(format)
+        estimates = self.build_estimates(format, goals.get("latency", math.inf))
         selector = self.build_selector(goals, estimates, variation)
         # files cannot be timed on a remote device, so its latency is only estimated
         estimated_costs = goals.keys() & (set() if self.job.device_times is None else {"latency"})

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 BASIC = {
     "run": (
-        "data", "space", "trials", "epochs", "max_macs", "max_minutes", "workers", "channels",
+        "data", "space", "trials", "epochs", "budget", "max_macs", "workers", "channels",
         "sparsity", "teacher", "formats", "out",
     ),
     "search": (

@@ -88,8 +88,8 @@ class WorkerRequest:
             "a search around a model" if isinstance(search.resolved_space, SubnetworkSpace) else ""
         )
         return cls(
-            plan.cluster, search.workers, search.trials, plan.threads, plan.device, local_inputs,
-            not search.storage,
+            plan.cluster, search.workers, plan.max_trials, plan.threads, plan.device,
+            local_inputs, not search.storage,
         )  # fmt: skip
 
 

@@ -62,9 +62,32 @@ def search_front(
         "2 sample with %s; 3 %s and evaluate %s against %s; 4 update the strategy; "
         "5 repeat until %d candidates are %s",
         options.sampler_name, "repair" if options.no_train else f"train {options.epochs} epochs",
-        options.objectives[0], ", ".join(options.costs), options.trials,
+        options.objectives[0], ", ".join(options.costs), plan.max_trials,
         "evaluated" if options.no_train else f"trained; stopping: {options.stopping}",
     )  # fmt: skip
+    study, candidates = prepare_search(folder, plan, data)
+    jobs = SearchJobs(folder, plan, study, display, candidates)
+    if jobs.ended_count:
+        LOG.info("going on: %d candidates are finished", jobs.ended_count)
+    display.start_phase("Searching", jobs.ended_count, plan.max_trials)
+    pool.run(jobs)
+    # a lost worker may have begun a trial without reporting its number
+    studies.close_orphans(study, folder, plan)
+    if not any(item.state == COMPLETE for item in jobs.candidates):
+        raise RunFailed(explain_no_training(jobs.candidates, plan))
+    LOG.info("search over after %d trials: %s", jobs.ended_count, jobs.stop_reason)
+
+
+def prepare_search(
+    folder: SearchFolder, plan: SearchPlan, data: Dataset
+) -> tuple[optuna.Study, list[Candidate]]:
+    """Return the study, ready for trials, and the candidates that ended in earlier processes.
+
+    Args:
+        folder: The folder of the run.
+        plan: The plan of the run.
+        data: The data of the run.
+    """
     candidates = folder.read_candidates()
     has_lost_trials = recover(folder, plan, data, candidates)
     study = studies.open_study(folder, plan)
@@ -72,16 +95,7 @@ def search_front(
     if requeued_count:
         LOG.info("%d interrupted trial(s) will run again", requeued_count)
     studies.enqueue_first_trials(study, plan, data, has_lost_trials)
-    jobs = SearchJobs(folder, plan, study, display, candidates)
-    if jobs.ended_count:
-        LOG.info("going on: %d candidates are finished", jobs.ended_count)
-    display.start_phase("Searching", jobs.ended_count, options.trials)
-    pool.run(jobs)
-    # a lost worker may have begun a trial without reporting its number
-    studies.close_orphans(study, folder, plan)
-    if not any(item.state == COMPLETE for item in jobs.candidates):
-        raise RunFailed(explain_no_training(jobs.candidates, plan))
-    LOG.info("search over after %d trials: %s", jobs.ended_count, jobs.stop_reason)
+    return study, candidates
 
 
 def explain_no_training(candidates: list[Candidate], plan: SearchPlan) -> str:
@@ -209,7 +223,7 @@ class SearchJobs(JobQueue):
         # numbers of waiting trials that must run alone, and whether such a trial is running
         self._exclusive_trials: list[int] = []
         self._is_exclusive = False
-        self._max_untrained = max(100, 20 * plan.search.trials)
+        self._max_untrained = max(100, 20 * plan.max_trials)
         self.stop_reason = ""
 
     @property
@@ -363,7 +377,7 @@ class SearchJobs(JobQueue):
             f"{candidate.params or 0:,}",
             candidate.seconds,
         )
-        self._display.advance(self.ended_count, self._plan.search.trials)
+        self._display.advance(self.ended_count, self._plan.max_trials)
 
 
 class FinalJobs(JobQueue):

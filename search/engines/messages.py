@@ -7,6 +7,7 @@ from typing import IO, Any
 
 # kinds of messages to a worker
 TRIAL, FINAL, COMPRESS, MODEL, QUIT = "trial", "final", "compress", "net", "quit"
+STEP = "step"
 # kinds of messages from a worker
 READY, PROGRESS, CLAIMED, DONE = "ready", "progress", "claimed", "done"
 DIED, FATAL = "died", "fatal"

@@ -35,6 +35,7 @@ from compress.shrinking.job_runner import format_command
 from compress.shrinking.shrink import shrink_stage
 from compress.train.dataset_loading import with_metric
 from search.engines import messages
+from search.engines.steps import StepRunner
 from search.plan import SearchPlan
 from search.study import study as studies
 from search.study.directory import FAILED, Candidate, SearchFolder, TrialGivenUp
@@ -119,14 +120,29 @@ class SearchWorker(Worker):
     PLAN = SearchPlan
     plan: SearchPlan
     _study: Any = None
+    _steps: StepRunner | None = None
 
     def run_job(self, job: dict[str, Any]) -> dict[str, Any]:
         """Run one job, and return its result for the parent."""
         if job["kind"] == messages.TRIAL:
             return self._run_trial(job.get("number"))
+        if job["kind"] == messages.STEP:
+            return self._run_step(job)
         return (
             self._train_final(job) if job["kind"] == messages.FINAL else self._compress_model(job)
         )
+
+    def _run_step(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Run a step of a run with a time budget; return what was made, or "error"."""
+        if self._steps is None:
+            self._steps = StepRunner(
+                self.folder, self.plan, self.data, self.device, self.report_progress,
+                self.load_teachers,
+            )  # fmt: skip
+        try:
+            return self._steps.run(job)
+        except Exception as error:
+            return {"error": explain_failure(error)}
 
     def _run_trial(self, number: int | None) -> dict[str, Any]:
         """Run a trial; return its "candidate" (even if failed), "fault" (memory) or "given_up"."""

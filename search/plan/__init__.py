@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from compress.core.registry import build_renamed_getattr
-from compress.plan import ChannelOptions, DataOptions, Plan, TeacherChoice
+from compress.plan import (
+    ChannelOptions,
+    DataOptions,
+    Plan,
+    TeacherChoice,
+    TrainSettings,
+    WeightOptions,
+)
 from compress.plan.fields import RemovedOption, require
 from compress.plan.keywords import FUNCTIONS, Keywords
 from compress.plan.shrink import (
@@ -22,7 +29,7 @@ from compress.plan.shrink import (
 from search.plan.cluster import ClusterOptions
 from search.plan.conditions import COSTS, Condition
 from search.plan.final import FinalOptions
-from search.plan.search import SearchOptions
+from search.plan.search import DEFAULT_OBJECTIVES, DEFAULT_TRIALS, MAX_TRIALS, SearchOptions
 from search.plan.stopping import compute_rungs
 
 __all__ = [
@@ -35,6 +42,8 @@ __all__ = [
     "SearchPlan",
 ]
 
+BUDGET_TIMING_SECONDS = 0.3
+"""Time limit of timing a candidate's own files in a run with a time budget."""
 DEFAULT_FINAL_MODELS = 8
 """Default limit of `final_models` if the search evaluates sub-networks without training, because
 the front then has many models."""
@@ -105,12 +114,28 @@ class SearchPlan(Plan):
             self.channels.target,
         )
         self.build_shrink_plan(())
+        if self.goal.budget is not None:
+            self._check_budget()
         require(
             not self.finetune.own_train_step,
             "own_train_step",
             "go with paretune compress: models of a search have classes of Keras's",
             True,
         )
+
+    def _check_budget(self) -> None:
+        """Refuse options that decide what a time budget leaves to measurements."""
+        remedy = "Without a budget, every model of the front is compressed alike."
+        for name, value, unset in (
+            ("a goal for each model", self.goal.is_given, False),
+            ("channels", self.channels.target, None),
+            ("sparsity", self.weights.sparsity, WeightOptions().sparsity),
+            ("final_epochs", self.final.epochs, 0),
+            ("as_long", self.finetune.as_long, False),
+        ):
+            rule = "be left out beside a budget, which decides what each model is worth"
+            require(value == unset, name, rule, value, remedy)
+        self.build_candidate_plan(())
 
     def build_compression_plan(self, teachers: Sequence[str | Path]) -> Plan:
         """Return the plan that compresses one model of the front.
@@ -134,6 +159,33 @@ class SearchPlan(Plan):
         """
         if not self.goal.is_given:
             return None
+        return self._build_shrink_plan(
+            teachers, GoalOptions(**vars(self.goal), no_train=self.finetune.epochs == 0)
+        )
+
+    def build_candidate_plan(self, teachers: Sequence[str | Path]) -> ShrinkPlan:
+        """Return the plan of the sizes of one candidate in a run with a time budget.
+
+        Neither neighbours of a choice of channels nor other methods are tried, and latencies only
+        roughly measured: the fine-tuned files and the time of the whole run decide.
+
+        Args:
+            teachers: Files of the teachers.
+
+        Raises:
+            InputError: An option cannot be combined with a time budget.
+        """
+        plan = self._build_shrink_plan(teachers, GoalOptions(no_train=self.finetune.epochs == 0))
+        channels = plan.channels
+        if self.channels.tries == ChannelOptions.tries:
+            channels = replace(channels, tries=0)
+        if channels.should_compare:
+            channels = replace(channels, criterion="reconstruction", scope="output_error")
+        return replace(
+            plan, channels=channels, latency=replace(plan.latency, budget=BUDGET_TIMING_SECONDS)
+        )
+
+    def _build_shrink_plan(self, teachers: Sequence[str | Path], goal: GoalOptions) -> ShrinkPlan:
         plan = self.build_compression_plan(teachers)
         values = {item.name: getattr(plan, item.name) for item in fields(Plan)}
         changed = {
@@ -144,8 +196,29 @@ class SearchPlan(Plan):
         values["channels"] = ShrinkChannels(**changed)
         values["weights"] = ShrinkWeights()
         values["finetune"] = ShrinkTraining(**vars(self.finetune))
-        goal = GoalOptions(**vars(self.goal), no_train=self.finetune.epochs == 0)
         return ShrinkPlan(**values, goal=goal)
+
+    @property
+    def max_trials(self) -> int:
+        """Largest number of trials."""
+        if self.search.trials is not None:
+            return self.search.trials
+        return DEFAULT_TRIALS if self.goal.budget is None else MAX_TRIALS
+
+    @property
+    def rewinds_training(self) -> bool:
+        """Whether a candidate is fine-tuned with the settings that it was trained with.
+
+        So it is in a run with a time budget, unless options of fine-tuning are given, and where
+        candidates are trained at all.
+        """
+        return self.finetune == TrainSettings() and not self.search.no_train
+
+    @property
+    def front_cost(self) -> str:
+        """Cost of files in a run with a time budget: that of the objectives, else latency."""
+        cost = self.search.objectives[1]
+        return "latency_ms" if cost == DEFAULT_OBJECTIVES[1] else cost
 
     @property
     def final_epochs(self) -> int:

@@ -35,6 +35,8 @@ DEFAULT_SAMPLER = "pareto"
 
 
 DEFAULT_OBJECTIVES = ("accuracy", "macs")
+DEFAULT_TRIALS, MAX_TRIALS = 20, 10_000_000
+"""Number of trials without and with a time budget, if none is given."""
 Minutes = ConvertedField[float | None, float | str | None]
 """Minutes as a number, or a duration as text: "30m", "1h", "90s"."""
 
@@ -100,12 +102,12 @@ class SearchOptions:
         "search space: a name, around:model.keras (sub-networks of a model) or "
         "module:function(trial, data)",
     )
-    trials: int = option(
-        20,
-        "number of candidates to train",
+    trials: int | None = option(
+        None,
+        f"number of candidates to train; default: {DEFAULT_TRIALS}; with --budget: as many as pay",
         extendable=True,
         least=1,
-        most=10_000_000,
+        most=MAX_TRIALS,
         why="each writes a record",
     )
     epochs: int = option(

@@ -301,8 +301,8 @@ class Budget:
             running_count: Number of running trials.
         """
         options = self._plan.search
-        if sum(item.is_trial for item in candidates) + running_count >= options.trials:
-            return f"{options.trials} trials"
+        if sum(item.is_trial for item in candidates) + running_count >= self._plan.max_trials:
+            return f"{self._plan.max_trials} trials"
         if options.max_minutes is not None and self.seconds >= 60 * options.max_minutes:
             return f"{options.max_minutes:g} minutes are over"
         for item in candidates:

@@ -381,6 +381,6 @@ def list_first_choices(plan: SearchPlan, data: Dataset) -> list[dict[str, Any]]:
         data: The data of the run.
     """
     space, settings = plan.search.resolved_space, optimizers.build_baseline(plan, data)
-    steps = min(MAX_LADDER_STEPS, plan.search.trials // 4)
+    steps = min(MAX_LADDER_STEPS, plan.max_trials // 4)
     chosen = [space.baseline(data), *space.ladder(data, steps)]
     return [{**choices, **settings} for choices in chosen]

@@ -226,7 +226,10 @@ def test_bench(model: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["path", "arrays", "stream"])
+@pytest.mark.parametrize(
+    "kind",
+    ["arrays", *(pytest.param(kind, marks=pytest.mark.matrix) for kind in ("path", "stream"))],
+)
 def test_run(kind: str, tmp_path: Path) -> None:
     """Workers are processes of their own: they are given what was handed over, however small."""
     np.savez(tmp_path / "d.npz", x_train=X, y_train=Y)

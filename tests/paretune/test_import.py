@@ -62,6 +62,7 @@ def test_every_public_name_is_there_and_typed(package: object) -> None:
     assert typed | {"__version__"} == {*names, "__version__"}
 
 
+@pytest.mark.slow
 def test_a_checkout_needs_none_of_the_modules_that_the_build_writes() -> None:
     """Keywords by name are for type checkers alone."""
     script = (

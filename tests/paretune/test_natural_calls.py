@@ -42,6 +42,7 @@ def model(rows: tuple[Any, Any]) -> Any:
     return made
 
 
+@pytest.mark.slow
 def test_labels_may_stand_behind_examples(model: Any, rows: Any, tmp_path: Path) -> None:
     x, y = rows
     small = pt.shrink(model, x, y, macs=0.6, out=tmp_path / "out", **QUICK)

@@ -88,6 +88,7 @@ def test_an_input_too_small_for_a_strided_stem(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_renamed_key_in_a_stored_repair(tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=(400, 6)).astype(np.float32)
     y = (x[:, 0] > 0).astype(int)

@@ -39,6 +39,7 @@ def drawn(what: Any) -> str:
     return text.getvalue()
 
 
+@pytest.mark.slow
 def test_a_search_needs_no_objectives(rows: Any, tmp_path: Path) -> None:
     x, y, _ = rows
     np.savez(tmp_path / "rows.npz", x_train=x, y_train=y)
@@ -109,6 +110,7 @@ def test_metrics_of_the_compiled_model_stand_beside_r2(rows: Any, tmp_path: Path
     assert " pp" not in text
 
 
+@pytest.mark.slow
 def test_each_output_has_a_row(rows: Any, tmp_path: Path) -> None:
     x, first, second = rows
     keras.utils.set_random_seed(0)

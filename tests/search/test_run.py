@@ -203,6 +203,7 @@ def test_a_killed_workers_trial_is_tried_again(tmp_path: Path) -> None:
     assert "worker died (signal SIGKILL); it runs again as " in (folder / "log.txt").read_text()
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_and_says_how_to_go_on(tmp_path: Path) -> None:
     words = ("search", "--trials", 50, "--epochs", 8, "--workers", 1, "--out", "r")
     process = start(*words, cwd=tmp_path)

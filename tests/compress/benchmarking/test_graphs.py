@@ -22,6 +22,7 @@ from compress.model.file_formats import SavedModel
 QUICK = BenchPlan(runtimes=("litert", "tensorflow"), budget=0.5)
 
 
+@pytest.mark.slow
 def test_a_saved_model_is_converted_and_run_as_it_is(
     tmp_path: Path, small_cnn: Callable[..., Any]
 ) -> None:

@@ -119,8 +119,9 @@ def test_the_student_stays_a_plain_model(
     np.testing.assert_array_equal(again(x), student(x))
 
 
-@pytest.mark.parametrize("loss", ["kd", "dkd", OWN_LOSS])
-@pytest.mark.parametrize("hints", [(), ("fitnets",), (OWN_HINT,)])
+@pytest.mark.parametrize(
+    ("loss", "hints"), [("kd", ()), ("dkd", ("fitnets",)), (OWN_LOSS, (OWN_HINT,))]
+)
 def test_an_example_of_weight_two_counts_like_two(
     blobs: Dataset, cpu: Device, loss: str, hints: tuple[str, ...]
 ) -> None:

@@ -232,6 +232,7 @@ def command(*words: object) -> None:
     assert done.exit_code == 0, done.output
 
 
+@pytest.mark.slow
 def test_the_command_line_compresses(stored: tuple[Path, Path], tmp_path: Path) -> None:
     model, data = stored
     out = tmp_path / "out"

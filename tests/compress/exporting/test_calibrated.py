@@ -104,6 +104,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "net.keras", folder / "rows.npz"
 
 
+@pytest.mark.slow
 def test_the_command_line_says_how_int8_was_made(stored: tuple[Path, Path], tmp_path: Path) -> None:
     model, data = stored
     words = [
@@ -120,7 +121,7 @@ def test_the_command_line_says_how_int8_was_made(stored: tuple[Path, Path], tmp_
     assert len(list((tmp_path / "out" / "exports").glob("*.int8.tflite"))) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_the_command_line_shrinks_such_a_model_to_a_size(
     stored: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from compress import compress_model, export
 from compress.core.device import Device
@@ -88,6 +89,7 @@ def exploded(digits: Dataset, cpu: Device) -> Any:
     return model
 
 
+@pytest.mark.slow
 def test_the_result_of_a_broken_file_begins_with_a_warning(
     digits: Dataset, cpu: Device, tmp_path: Path
 ) -> None:

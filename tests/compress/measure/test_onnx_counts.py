@@ -1,6 +1,6 @@
 """Counts against an independent count of the exported ONNX graph, and published figures.
 
-A few networks and graphs in the default run, 60 random graphs under `slow`, all 40 networks of
+A few networks and graphs in the default run, 30 random graphs under `slow`, all 40 networks of
 keras.applications under `matrix`, whose figures are in docs/macs.md.
 """
 
@@ -75,7 +75,7 @@ def test_vgg16_by_hand() -> None:
 
 @EXPORTING
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["MobileNetV2", "EfficientNetB0"])
+@pytest.mark.parametrize("name", ["MobileNetV2"])
 def test_networks_count_like_their_graphs(name: str, tmp_path: Path) -> None:
     found = one(name)
     assert found["macs"] == found["onnx"]
@@ -118,10 +118,10 @@ def test_graphs_of_several_outputs(start: int, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_random_graphs(tmp_path: Path) -> None:
     every, hits = set(IMAGE) | set(SEQUENCE), set[str]()
-    for seed in range(8, 68):
+    for seed in range(8, 38):
         hits.update(counts_alike(seed, tmp_path))
     # operations that are drawn seldom
-    for seed in range(68, 468):
+    for seed in range(38, 468):
         if hits < every and set(network(seed)[1]) - hits:
             hits.update(counts_alike(seed, tmp_path))
     assert hits == every

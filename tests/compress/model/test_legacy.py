@@ -90,6 +90,7 @@ def test_unknown_keys_are_named_with_their_layer(folder: Path, tmp_path: Path) -
             load_model(path)
 
 
+@pytest.mark.slow
 def test_classes_of_users_are_named_with_what_to_do(tmp_path: Path) -> None:
     make = (
         "import keras\n"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 import paretune as pt
@@ -51,11 +53,27 @@ def test_what_contradicts_it_is_refused(more: dict[str, str]) -> None:
 
 
 def test_options_of_shrink_alone_are_refused() -> None:
-    for name, value in (("latency_table", "phone.json"), ("budget", "30m")):
-        with pytest.raises(InputError, match=f"Unknown plan option '{name}'"):
-            from_flat(SearchPlan, {"latency": "0.5x", name: value})
-        with pytest.raises(InputError, match=f"Unknown key in plan section 'goal' '{name}'"):
-            from_nested(SearchPlan, {"goal": {"latency": "0.5x", name: value}})
+    with pytest.raises(InputError, match="Unknown plan option 'latency_table'"):
+        from_flat(SearchPlan, {"latency": "0.5x", "latency_table": "phone.json"})
+    with pytest.raises(InputError, match="Unknown key in plan section 'goal' 'latency_table'"):
+        from_nested(SearchPlan, {"goal": {"latency": "0.5x", "latency_table": "phone.json"}})
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"latency": "0.5x"}, {"max_drop": 1.0}, {"channels": "0.5x"}, {"sparsity": 0.5},
+     {"final_epochs": 3}, {"as_long": True}],
+    ids=str,
+)  # fmt: skip
+def test_a_budget_decides_what_each_model_is_worth(more: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="must be left out beside a budget"):
+        from_flat(SearchPlan, {"budget": "10m", **more})
+
+
+def test_trials_of_a_budget_are_as_many_as_pay() -> None:
+    assert SearchPlan().max_trials == 20
+    assert from_flat(SearchPlan, {"budget": "10m"}).max_trials > 1000
+    assert from_flat(SearchPlan, {"budget": "10m", "trials": 7}).max_trials == 7
 
 
 def test_a_goal_of_an_earlier_version() -> None:

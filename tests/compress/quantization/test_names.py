@@ -59,7 +59,11 @@ def net(function: Any) -> Any:
     return keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(x))
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in ("object", "lambda") else pytest.mark.slow)
+     for name in FUNCTIONS],
+)  # fmt: skip
 def test_it_stays_in_floats_and_the_file_is_made(name: str, tmp_path: Path) -> None:
     function = FUNCTIONS[name]
     rng = np.random.default_rng(0)
@@ -88,6 +92,7 @@ def test_what_keras_cannot_serialize_tells_two_teachers_apart() -> None:
     assert one != other
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_a_model_with_a_function_of_a_module(tmp_path: Path) -> None:
     (tmp_path / "my_activations.py").write_text(
         "import keras\n\n\n"

@@ -159,7 +159,10 @@ def checked(
                 assert (np.abs(steps) <= 1).mean() > 0.995, name
 
 
-@pytest.mark.parametrize("shape", [IMAGE, ROWS, ROW])
+@pytest.mark.parametrize(
+    "shape",
+    [pytest.param(IMAGE, marks=pytest.mark.slow), pytest.param(ROWS, marks=pytest.mark.slow), ROW],
+)
 def test_one_rule_at_a_time(shape: tuple[int, ...], tmp_path: Path) -> None:
     checked({name: rule for name, rule in RULES.items() if rule[0] == shape}, tmp_path)
 

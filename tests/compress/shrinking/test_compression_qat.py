@@ -26,6 +26,7 @@ def net(digits: Dataset, cpu: Any) -> Any:
     return learnt(digits, cpu, (12, 24), 16)
 
 
+@pytest.mark.slow
 def test_a_file_is_trained_for_beside_the_others(net: Any, digits: Dataset, tmp_path: Path) -> None:
     seen: list[str] = []
     result = compress_model(

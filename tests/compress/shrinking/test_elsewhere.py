@@ -94,6 +94,7 @@ def test_where_integers_alone_are_fast_enough(
     assert prepare_session(result.file).inputs
 
 
+@pytest.mark.slow
 def test_a_table_that_does_not_fit_is_refused_before_any_work(
     table: Path, trained: Any, digits: Dataset, tmp_path: Path
 ) -> None:
@@ -119,7 +120,7 @@ def test_a_table_goes_with_a_latency() -> None:
 @pytest.mark.parametrize(
     "runtime",
     [
-        pytest.param("onnx", marks=pytest.mark.slow),
+        pytest.param("onnx", marks=pytest.mark.matrix),
         pytest.param("openvino", marks=pytest.mark.matrix),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -48,7 +49,7 @@ class Pretended(GoalFitter):
         self.tried.append(width)
         return {"latency": self.law(width)}
 
-    def build_estimates(self, format: str) -> CostEstimates:
+    def build_estimates(self, format: str, latency: float = math.inf) -> CostEstimates:
         return CostEstimates(
             {"latency": lambda kept, present: np.asarray(kept, float)[..., 0] / WIDTH}
         )

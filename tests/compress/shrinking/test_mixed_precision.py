@@ -20,6 +20,7 @@ def net(digits: Dataset, cpu: Any) -> Any:
     return learnt(digits, cpu, (12, 24), 16)
 
 
+@pytest.mark.slow
 def test_a_compression_chooses_precisions_and_says_them(
     net: Any, digits: Dataset, tmp_path: Path
 ) -> None:

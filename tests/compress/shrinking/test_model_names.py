@@ -102,6 +102,7 @@ def test_a_target_that_is_missed_is_not_in_the_name(
     assert any("the nearest feasible macs" in text for text in record.notes)
 
 
+@pytest.mark.slow
 def test_a_model_of_open_sizes_is_compressed_at_the_datas(
     digits: Dataset, cpu: Device, tmp_path: Path
 ) -> None:

@@ -55,6 +55,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.matrix
 def test_from_a_file_to_a_report(trained: Path, tmp_path: Path, digits: Dataset) -> None:
     plan = from_flat(Plan, {**QUICK, "out": str(tmp_path / "out")})
     before = trained.read_bytes()

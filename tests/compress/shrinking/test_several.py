@@ -66,7 +66,7 @@ def net(structure: str) -> Any:
 
 
 @pytest.fixture(
-    scope="module", params=["dictionaries", pytest.param("lists", marks=pytest.mark.slow)]
+    scope="module", params=["dictionaries", pytest.param("lists", marks=pytest.mark.matrix)]
 )
 def taught(request: pytest.FixtureRequest) -> tuple[Any, Dataset]:
     model = net(request.param)

@@ -34,6 +34,7 @@ def halved(trained: Any, digits: Dataset, tmp_path_factory: pytest.TempPathFacto
     return shrink(trained, digits, macs=0.5, out=place, **QUICK)
 
 
+@pytest.mark.matrix
 def test_a_goal_of_macs_is_met_without_training(halved: ShrinkResult, trained: Any) -> None:
     from compress.measure import count_macs
 

@@ -226,6 +226,7 @@ def test_the_peak_of_a_process_stays_below_its_budget(tmp_path: Path) -> None:
     command = [
         sys.executable, "-m", "paretune", "compress", "m.keras", "--data", "x.npz", "--task",
         "unlabelled", "--normalize", "symmetric", "--channels", "0.5x",
+        "--channel-criterion", "l2",
         "--finetune-epochs", "0", "--repair", "100", "--formats", "float32",
         "--latency-budget", "0.5", "--memory", "3GB",
         "--out", "made",

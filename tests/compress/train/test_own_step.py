@@ -129,6 +129,7 @@ def test_weights_of_examples_reach_it(cpu: Device) -> None:
         np.testing.assert_allclose(mine, theirs, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_memory", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_compress_fine_tunes_by_it(tmp_path: Path, in_memory: bool) -> None:
     model = net(share=0.01)

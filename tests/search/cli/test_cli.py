@@ -178,7 +178,7 @@ def test_open_sizes_of_several_inputs(tmp_path: Path) -> None:
 
 def test_help_names_every_option_and_its_default(tmp_path: Path) -> None:
     text = " ".join(paretune("run", "--help-all", cwd=tmp_path).stdout.split())
-    for expected in ("--data", "--max-macs", "[default: digits]", "--trials", "default: 20]"):
+    for expected in ("--data", "--max-macs", "[default: digits]", "--trials", "default: 20;"):
         assert expected in text
     assert "--finetune-epochs" in text
 

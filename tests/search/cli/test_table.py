@@ -54,6 +54,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "source", ["table.csv", pytest.param("table.tfrecord", marks=pytest.mark.slow)]
 )
@@ -80,8 +81,9 @@ def test_compress(source: str, folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("source", ["table.csv", "table.tfrecord"])
-@pytest.mark.parametrize("command", ["search", "run"])
+@pytest.mark.parametrize(
+    ("command", "source"), [("search", "table.tfrecord"), ("run", "table.csv")]
+)
 def test_search_and_run(command: str, source: str, folder: Path) -> None:
     words = [
         command, "--data", source, "--label", "kind", "--space", "mlp", "--trials", "1",

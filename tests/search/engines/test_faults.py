@@ -19,7 +19,7 @@ from compress.core.atomic_files import write_json
 from tests.patience import wait_for
 from tests.search.test_run import paretune, records, start, study, trained
 
-KILLS = int(os.environ.get("PARETUNE_KILLS", "5"))
+KILLS = int(os.environ.get("PARETUNE_KILLS", "3"))
 TRIALS = int(os.environ.get("PARETUNE_TRIALS", "45"))
 
 pytestmark = pytest.mark.slow

@@ -228,6 +228,7 @@ def searched(trials: int, seed: int, **known: Any) -> tuple[optuna.Study, Found]
     return study, found
 
 
+@pytest.mark.slow
 def test_known_costs_find_more_than_learnt_ones_than_chance() -> None:
     """By the volume in front of a fixed point, the median of three seeds after 30 trials."""
 

@@ -90,6 +90,7 @@ def test_judged_as_it_is_repaired(
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_the_front_is_taught_by_the_whole(
     space: SubnetworkSpace, digits: Dataset, cpu: Device, tmp_path: Path
 ) -> None:

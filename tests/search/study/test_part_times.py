@@ -156,6 +156,7 @@ def test_a_damaged_record_is_refused(
         build_latency_estimator(plan.search, folder)
 
 
+@pytest.mark.slow
 def test_a_search_times_its_model_before_its_workers_start(
     space: SubnetworkSpace, timings: list[int], digits: Dataset, tmp_path: Path
 ) -> None:

@@ -46,8 +46,8 @@ MODEL_ERROR, MODEL_SECONDS = 0.01, 2.0
 """Relative error of timing whole models, and the time limit (s) for each of them."""
 LOCAL_ERROR, LOCAL_SECONDS = 0.05, 60.0
 """Relative error and time limit (s) of timing calls if whole files calibrate the estimates."""
-_CALLS_SHARE = 0.7
-"""Share of the progress after all calls are measured."""
+_MODELS_SHARE = 0.3
+"""Share of the progress after the whole models are measured, which are first."""
 
 
 class LatencyMeasurements(NamedTuple):
@@ -137,19 +137,33 @@ def measure_latencies(
     error: float = DEFAULT_ERROR,
     budget: float | None = None,
     seed: int = 0,
+    check_models: Callable[[npt.NDArray[np.float64]], None] | None = None,
     on_progress: OnProgress | None = None,
 ) -> LatencyMeasurements:
-    """Measure calls that are not known yet, and some whole models; see `measure_latency_model`.
+    """Measure some whole models, and calls that are not known yet; see `measure_latency_model`.
 
     Args:
         calls: Calls of the model.
         coupling, allowed, convert, runtime, format, threads, known_table, error, budget, seed,
             on_progress: See `measure_latency_model`.
+        check_models: Called with the latency of the whole models in ms, the smallest first and the
+            largest last, before any call is measured, which takes longer. It may raise.
 
     Raises:
         InputError, RunFailed, MissingDependency: See `measure_latency_model`.
     """
     report_progress = on_progress or ignore_progress
+    kept = sample_kept_counts(allowed, MODEL_COUNT, seed)
+    report_progress(f"timing {len(kept)} whole models", 0.0)
+    model_ms = time_models(
+        coupling, kept, convert, runtime=runtime, format=format, threads=threads, budget=budget,
+        seed=seed,
+        on_progress=lambda share: report_progress(
+            f"timing {len(kept)} whole models", _MODELS_SHARE * share
+        ),
+    )  # fmt: skip
+    if check_models is not None:
+        check_models(model_ms)
     models = calls.list_model_makers()
     table = known_table
     if (
@@ -166,16 +180,12 @@ def measure_latencies(
             error=error,
             budget=budget,
             seed=seed,
-            on_progress=lambda text, share: report_progress(text, _CALLS_SHARE * share),
+            on_progress=lambda text, share: report_progress(
+                text, _MODELS_SHARE + (1 - _MODELS_SHARE) * share
+            ),
         )
         table = new_table if known_table is None else known_table.merge(new_table)
     assert table is not None
-    kept = sample_kept_counts(allowed, MODEL_COUNT, seed)
-    report_progress(f"timing {len(kept)} whole nets", _CALLS_SHARE)
-    model_ms = time_models(
-        coupling, kept, convert, runtime=runtime, format=format, threads=threads, budget=budget,
-        seed=seed,
-    )  # fmt: skip
     report_progress("measured", 1.0)
     return LatencyMeasurements(table, kept, model_ms)
 
@@ -190,6 +200,7 @@ def measure_local_latencies(
     format: str,
     threads: int,
     seed: int,
+    check_models: Callable[[npt.NDArray[np.float64]], None] | None = None,
     on_progress: OnProgress,
 ) -> LatencyMeasurements:
     """Measure a model on this machine, reusing calls measured before.
@@ -198,8 +209,8 @@ def measure_local_latencies(
     calibrate the estimates.
 
     Args:
-        calls, coupling, allowed, convert, runtime, format, threads, seed, on_progress: See
-            `measure_latencies`.
+        calls, coupling, allowed, convert, runtime, format, threads, seed, check_models,
+            on_progress: See `measure_latencies`.
 
     Raises:
         InputError, RunFailed, MissingDependency: See `measure_latency_model`.
@@ -217,6 +228,7 @@ def measure_local_latencies(
         error=LOCAL_ERROR,
         budget=LOCAL_SECONDS,
         seed=seed,
+        check_models=check_models,
         on_progress=on_progress,
     )
     if measurements.table is not known_table:
@@ -270,6 +282,7 @@ def time_models(
     threads: int = 1,
     budget: float | None = None,
     seed: int = 0,
+    on_progress: Callable[[float], None] | None = None,
 ) -> np.ndarray:
     """Return the quiet latency (`Latency.quiet_ms`) of whole models in ms, (models,).
 
@@ -280,6 +293,7 @@ def time_models(
         kept: Removable units kept in each group, (models, groups); the first ones of each.
         convert, runtime, format, threads, seed: See `measure_latency_model`.
         budget: Time limit in seconds; default: two seconds per model.
+        on_progress: See `time_entries`.
 
     Raises:
         RunFailed: A model could not be converted.
@@ -296,7 +310,7 @@ def time_models(
         latencies = time_entries(
             entries, precision=MODEL_ERROR, seed=seed,
             budget=MODEL_SECONDS * len(models) if budget is None else budget,
-            baselines={name: name for name in entries},
+            baselines={name: name for name in entries}, on_progress=on_progress,
         )  # fmt: skip
     return np.array([latencies[name].quiet_ms for name in entries])
 

@@ -314,6 +314,7 @@ def test_chance_by_hand() -> None:
     assert Regression(1).chance(np.full((5, 1), 0.3, np.float32)) == 1.0
 
 
+@pytest.mark.slow
 def test_errors_of_chance_against_repeated_draws() -> None:
     """Models without information: few are above chance by 1.645 errors, on labels of 90 to 10."""
     random = np.random.default_rng(0)

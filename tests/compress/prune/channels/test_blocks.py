@@ -38,7 +38,7 @@ from tests.compress.prune.channels.test_applications import build as application
 from tests.compress.prune.channels.test_applications import images
 
 FEW = 4
-GRAPHS = 40
+GRAPHS = 20
 ONE_ENTRY = pytest.mark.filterwarnings("ignore:(.|\n)*softmax over axis")
 
 

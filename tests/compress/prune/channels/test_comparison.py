@@ -59,6 +59,7 @@ def notes_on_methods(notes: Sequence[str]) -> list[str]:
     return [note for note in notes if note.startswith("divergence from the original on")]
 
 
+@pytest.mark.slow
 def test_the_default_is_as_good_as_the_best_method_alone() -> None:
     model, x, fresh = deceptive(), images(400), images(500, 2)
     small = prune_channels(model, data=x, **CALM)

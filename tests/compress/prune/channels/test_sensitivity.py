@@ -71,9 +71,9 @@ def test_output_errors_by_hand() -> None:
 @pytest.mark.parametrize(
     ("settings", "shares"),
     [
-        ({}, (0.5,)),
-        ({"scope": "output_error"}, (0.6, 0.4)),
-        ({"blocks": True}, (0.5,)),
+        pytest.param({}, (0.5,), marks=pytest.mark.slow),
+        pytest.param({"scope": "output_error"}, (0.6, 0.4), marks=pytest.mark.slow),
+        pytest.param({"blocks": True}, (0.5,), marks=pytest.mark.slow),
         ({"scope": "output_error", "criterion": "l1"}, (0.5,)),
     ],
     ids=["auto", "output error", "blocks", "l1"],

@@ -40,7 +40,7 @@ def zeros(layer: Any) -> int:
     return int(np.count_nonzero(np.asarray(layer.kernel) == 0))
 
 
-@pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.matrix)])
 def test_fit_within_a_block(jit: bool) -> None:
     model = compiled(jit_compile=jit)
     model.fit(X, Y, batch_size=32, epochs=1, verbose=0)  # its step is traced by now

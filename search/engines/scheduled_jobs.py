@@ -1,0 +1,455 @@
+"""The jobs of a run with a time budget, in the order that the scheduler decides."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from compress.core.errors import InputError, RunFailed
+from compress.data import Dataset
+from compress.exporting.files import get_file_path
+from compress.run.directory import LOG
+from search.engines import NODE_LOST, Display, Job, JobQueue, messages
+from search.engines.jobs import SearchJobs, explain_no_training, prepare_search
+from search.engines.pool import Pool
+from search.engines.steps import RECORD, name_size
+from search.plan import SearchPlan
+from search.scheduler.forecast import FileResult, rank_correlation
+from search.scheduler.scheduler import (
+    EXPORT,
+    TRIAL,
+    TUNE,
+    Scheduler,
+    SizeResult,
+    Step,
+    StepResult,
+)
+from search.study import study as studies
+from search.study.checks import Provenance
+from search.study.directory import COMPLETE, Candidate, SearchFolder
+
+FINISHING_SECONDS, FINISHING_SHARE, TIMING_SHARE = 15.0, 0.05, 0.1
+"""Time that is kept for test data and report (seconds, and a share of the budget), and largest
+share for the latency measurement of all files."""
+
+
+def compute_working_seconds(plan: SearchPlan) -> float:
+    """Return the seconds of a budget in which steps may run.
+
+    Args:
+        plan: Plan with a budget.
+    """
+    budget = plan.goal.budget
+    assert budget is not None
+    finishing = FINISHING_SECONDS + FINISHING_SHARE * budget
+    return max(0.5 * budget, budget - finishing - limit_timing(plan).latency.budget)
+
+
+def limit_timing(plan: SearchPlan) -> SearchPlan:
+    """Return a plan whose latency measurement of all files fits into its budget, if it has one."""
+    if plan.goal.budget is None:
+        return plan
+    seconds = min(plan.latency.budget, TIMING_SHARE * plan.goal.budget)
+    return replace(plan, latency=replace(plan.latency, budget=seconds))
+
+
+def run_scheduled(
+    folder: SearchFolder,
+    plan: SearchPlan,
+    data: Dataset,
+    pool: Pool,
+    display: Display,
+    provenance: Provenance,
+    command: str,
+    began: float,
+) -> list[str]:
+    """Spend a time budget on the steps that the front of files gains most from, and record it.
+
+    An interruption (Ctrl-C) ends the steps: what is finished is recorded, as at the end.
+
+    Args:
+        folder: Folder of the run.
+        plan: Plan with a budget.
+        data: Data of the run.
+        pool: Pool of workers.
+        display: Display of the progress.
+        provenance: Origin of the run's models, with notes for the reports.
+        command: Command that repeats the run.
+        began: Start of this process's work, by `time.monotonic`.
+
+    Returns:
+        Failures of recorded models, with reasons.
+
+    Raises:
+        RunFailed: No candidate could be trained, or none could be exported.
+    """
+    study, candidates = prepare_search(folder, plan, data)
+    labels = data.labels(data.val)
+    epochs = (
+        plan.search.epochs
+        if plan.rewinds_training
+        else plan.finetune.count_epochs(max(1, len(data.train) // plan.finetune.batch_size))
+    )
+    formats = plan.export.candidate_formats
+    scheduler = Scheduler(
+        formats,
+        float(data.task.chance(labels)),
+        epochs,
+        compute_working_seconds(plan),
+        plan.max_trials,
+        counts_macs=plan.front_cost == "macs",
+    )
+    jobs = ScheduledJobs(folder, plan, study, display, candidates, scheduler, provenance, began)
+    display.start_phase("Searching and compressing", len(scheduler.ended), 0)
+    try:
+        pool.run(jobs)
+    except KeyboardInterrupt:
+        LOG.info("interrupted: what is finished is recorded")
+        pool.stop()
+    studies.close_orphans(study, folder, plan)
+    if not scheduler.models:
+        raise RunFailed(jobs.explain_failure())
+    for line in describe_schedule(scheduler):
+        LOG.info("%s", line)
+    record_jobs = RecordJobs(folder, plan, scheduler, display, provenance, command)
+    display.start_phase("Recording the best", record_jobs.done, record_jobs.total)
+    pool.run(record_jobs)
+    if not folder.read_compressed():
+        raise RunFailed(f"No model could be recorded: {'; '.join(record_jobs.failures)}.")
+    return record_jobs.failures
+
+
+class ScheduledJobs(SearchJobs):
+    """Trials, exports, prunings and fine-tunings, in the order of their expected gain per second.
+
+    Each decision and each result is a line of schedule.jsonl, from which a resumed run continues.
+
+    Args:
+        folder, plan, study, display, candidates: See `SearchJobs`.
+        scheduler: Scheduler without any step.
+        provenance: Origin of the run's models.
+        began: Start of this process's work, by `time.monotonic`.
+    """
+
+    def __init__(
+        self,
+        folder: SearchFolder,
+        plan: SearchPlan,
+        study: Any,
+        display: Display,
+        candidates: list[Candidate],
+        scheduler: Scheduler,
+        provenance: Provenance,
+        began: float,
+    ) -> None:
+        super().__init__(folder, plan, study, display, candidates)
+        self.scheduler, self._provenance = scheduler, provenance
+        self._log = ScheduleLog(folder.path / "schedule.jsonl")
+        self._earlier_seconds = self._log.replay(scheduler)
+        self._began = began
+        self._interrupted = [step for step in scheduler.running if step.kind != TRIAL]
+        for step in [step for step in scheduler.running if step.kind == TRIAL]:
+            scheduler.cancel(step)
+        self._started: dict[int, float] = {}
+        known = {result.model for step, result, _ in scheduler.ended if step.kind == TRIAL}
+        for candidate in candidates:
+            if candidate.id not in known and candidate.is_trial:
+                step = scheduler.add_trial(self.seconds)
+                self._finish_step(step, self._describe_trial(candidate))
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of the run, with those of earlier processes."""
+        return self._earlier_seconds + time.monotonic() - self._began
+
+    def take_job(self) -> Job | None:
+        """Return the job of the step that the scheduler chooses; None: none can start now."""
+        while True:
+            step = (
+                self._interrupted.pop(0)
+                if self._interrupted
+                else self.scheduler.choose(self.seconds, may_search=not self.stop_reason)
+            )
+            if step is None:
+                return None
+            job = super().take_job() if step.kind == TRIAL else self._build_job(step)
+            if job is None:
+                self.scheduler.cancel(step)
+                if not self.stop_reason:
+                    return None  # a trial that must run alone waits for the others
+                continue
+            self._log.write("begun", step.to_json())
+            self._started[step.number] = time.monotonic()
+            # a step that takes much longer than expected must not cost the finished ones
+            left = self.scheduler.seconds - self.seconds
+            limit = min(job.get("seconds", float("inf")), max(15.0, 1.1 * left + 5.0))
+            return {**job, "seconds": limit, "number_of_step": step.number}
+
+    def _build_job(self, step: Step) -> Job:
+        teachers = [str(path) for path in self._plan.distill.teacher.files]
+        if self._plan.distill.teacher.automatic and step.kind == TUNE:
+            teachers = [str(self._folder.get_shipped_path(step.teacher))]
+        return build_step_job(
+            step.model, step.kind, teachers, self._provenance,
+            share=step.share, epochs=step.epochs, reference=self._find_reference(),
+        )  # fmt: skip
+
+    def _find_reference(self) -> list[Any] | None:
+        """Return path and cost of the first exported file, which others are timed against."""
+        for step, result, _ in self.scheduler.ended:
+            if step.kind == EXPORT and result.sizes:
+                file = result.sizes[0].files[0]
+                stem = self._folder.path / "shrunk" / step.model / "exports" / step.model
+                return [str(get_file_path(stem, file.format)), file.cost]
+        return None
+
+    def on_done(self, worker: int, job: Job, message: dict[str, Any]) -> None:
+        """Finish the step of a job."""
+        step = self._pop_step(job)
+        if step.kind == TRIAL:
+            before = len(self.candidates)
+            super().on_done(worker, job, message)
+            new = self.candidates[before:]
+            result = (
+                self._describe_trial(new[0])
+                if new
+                else StepResult("", self._measure_seconds(step), reason="it runs again")
+            )
+        else:
+            self._display.update_worker(worker, "", 0.0)
+            result = StepResult(
+                step.model,
+                self._measure_seconds(step),
+                tuple(map(read_size, message.get("sizes", ()))),
+                message.get("epochs", 0),
+                message.get("error", ""),
+            )
+        self._finish_step(step, result)
+
+    def on_death(
+        self, worker: int, job: Job, claimed_trial: dict[str, Any] | None, cause: str
+    ) -> None:
+        """Fail the step of a worker that died; a step of a lost node runs again."""
+        step = self._pop_step(job)
+        if step.kind == TRIAL:
+            super().on_death(worker, job, claimed_trial, cause)
+            self._finish_step(step, StepResult("", self._measure_seconds(step), reason=cause))
+            return
+        self._display.update_worker(worker, "", 0.0)
+        if cause == NODE_LOST:
+            self._interrupted.append(step)
+            return
+        self._finish_step(step, StepResult(step.model, self._measure_seconds(step), reason=cause))
+
+    def explain_failure(self) -> str:
+        """Return the reason why there is no trained candidate."""
+        return explain_no_training(self.candidates, self._plan)
+
+    def _pop_step(self, job: Job) -> Step:
+        (step,) = (item for item in self.scheduler.running if item.number == job["number_of_step"])
+        return step
+
+    def _measure_seconds(self, step: Step) -> float:
+        return time.monotonic() - self._started[step.number]
+
+    def _describe_trial(self, candidate: Candidate) -> StepResult:
+        metric = self._plan.search.objectives[0]
+        sizes = (
+            (SizeResult(1.0, candidate.val[metric], float(candidate.macs or 1)),)
+            if candidate.state == COMPLETE
+            else ()
+        )
+        reason = "" if sizes else candidate.reason or candidate.state
+        return StepResult(
+            candidate.id, candidate.seconds, sizes, max(1, len(candidate.history)), reason
+        )
+
+    def _finish_step(self, step: Step, result: StepResult) -> None:
+        gain = self.scheduler.finish(step, result)
+        self._log.write(
+            "ended", {"number": step.number, "at": self.seconds, "gain": gain, **result.to_json()}
+        )
+        if step.kind != TRIAL:
+            qualities = ", ".join(f"{item.quality:.4f} at {item.share:g}x" for item in result.sizes)
+            LOG.info(
+                "%s: %s; %.0f s (%.0f expected), hypervolume +%.4f (%.4f expected)",
+                step.describe(), result.reason or qualities or "nothing", result.seconds,
+                step.seconds, gain, step.gain,
+            )  # fmt: skip
+        self._display.advance(len(self.scheduler.ended), 0)
+
+
+class ScheduleLog:
+    """The decisions and results of a run, one JSON object a line.
+
+    Args:
+        path: The file; it need not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write(self, event: str, content: dict[str, Any]) -> None:
+        """Append a line.
+
+        Args:
+            event: "begun" or "ended".
+            content: The step, or the number of the step and its result.
+        """
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"event": event, **content}) + "\n")
+
+    def read(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the lines as (event, content); one that was cut off by a kill ends the file."""
+        if not self.path.exists():
+            return
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                content = json.loads(line)
+            except ValueError:
+                return
+            yield content.pop("event"), content
+
+    def replay(self, scheduler: Scheduler) -> float:
+        """Bring a scheduler to where the log ends; unfinished steps are running.
+
+        Args:
+            scheduler: A scheduler without any step.
+
+        Returns:
+            Seconds of the run at the last line.
+
+        Raises:
+            InputError: The file is invalid.
+        """
+        seconds = 0.0
+        try:
+            for event, content in self.read():
+                if event == "begun":
+                    step = Step.from_json(content, self.path)
+                    scheduler.resume(step)
+                    seconds = max(seconds, step.begun)
+                else:
+                    (step,) = (
+                        item for item in scheduler.running if item.number == content["number"]
+                    )
+                    scheduler.finish(step, read_result(content))
+                    seconds = max(seconds, float(content["at"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"'{self.path}' must hold the steps of a run. Received: {error}. Start anew in "
+                "another folder."
+            ) from error
+        return seconds
+
+
+class RecordJobs(JobQueue):
+    """Records of the candidates that have a file on the front, with their files on it.
+
+    Args:
+        folder: Folder of the run.
+        plan: Plan of the run.
+        scheduler: Scheduler at the end.
+        display: Display of the progress.
+        provenance: Origin of the run's models.
+        command: Command that repeats the run.
+    """
+
+    def __init__(
+        self,
+        folder: SearchFolder,
+        plan: SearchPlan,
+        scheduler: Scheduler,
+        display: Display,
+        provenance: Provenance,
+        command: str,
+    ) -> None:
+        sizes: dict[str, list[str]] = {}
+        for name, share, file in scheduler.list_front():
+            own = sizes.setdefault(name, [])
+            original = scheduler.models[name].original
+            if original is not None and file in original.files:
+                continue  # every record has the files of the original
+            if name_size(name, share) not in own:
+                own.append(name_size(name, share))
+        teachers = [str(path) for path in plan.distill.teacher.files]
+        pending = [
+            {
+                **build_step_job(name, RECORD, teachers, provenance),
+                "sizes": own,
+                "command": command,
+            }
+            for name, own in sizes.items()
+            if not folder.is_compressed(name)
+        ]
+        super().__init__(display, pending, len(sizes) - len(pending))
+
+    def _log_result(self, worker: int, job: Job, message: dict[str, Any]) -> None:
+        LOG.info("recorded %s with %s", job["name"], ", ".join(job["sizes"]) or "its own files")
+
+    def _record_failure(self, job: Job, reason: str, has_diverged: bool = False) -> None:
+        self.failures.append(f"{job['name']}: {reason}")
+        LOG.info("recording %s failed: %s", job["name"], reason)
+
+
+def build_step_job(
+    name: str, kind: str, teachers: list[str], provenance: Provenance, *,
+    share: float = 1.0, epochs: int = 0, reference: list[Any] | None = None,
+) -> Job:  # fmt: skip
+    """Return the job of a step; see `search.engines.steps.StepRunner.run`."""
+    return {
+        "kind": messages.STEP, "name": name, "step": kind, "share": share, "epochs": epochs,
+        "teachers": teachers, "reference": reference, "told": provenance.notes,
+        "val_learnt": provenance.trained_on_validation,
+    }  # fmt: skip
+
+
+def describe_schedule(scheduler: Scheduler) -> list[str]:
+    """Describe what a run spent its time on, and how good its forecasts were.
+
+    Args:
+        scheduler: The scheduler at the end.
+    """
+    counts: dict[str, tuple[int, float]] = {}
+    for step, result, _ in scheduler.ended:
+        number, seconds = counts.get(step.kind, (0, 0.0))
+        counts[step.kind] = number + 1, seconds + result.seconds
+    spent = ", ".join(f"{number} x {kind} ({seconds:.0f} s)"
+                      for kind, (number, seconds) in counts.items())  # fmt: skip
+    lines = [f"steps: {spent}"]
+    pairs = [
+        (step.quality, result.sizes[0].quality)
+        for step, result, _ in scheduler.ended
+        if step.quality is not None and result.sizes
+    ]
+    if pairs:
+        predicted, actual = zip(*pairs, strict=True)
+        error = sum(actual) / len(actual) - sum(predicted) / len(predicted)
+        lines.append(
+            f"forecasts of {len(pairs)} fine-tunings: mean error {100 * error:+.2f} points, rank "
+            f"correlation {rank_correlation(predicted, actual):.2f}"
+        )
+    return lines
+
+
+def read_result(content: dict[str, Any]) -> StepResult:
+    """Return a result from JSON."""
+    return StepResult(
+        content["model"],
+        float(content["seconds"]),
+        tuple(map(read_size, content["sizes"])),
+        int(content["epochs"]),
+        content["reason"],
+    )
+
+
+def read_size(content: dict[str, Any]) -> SizeResult:
+    """Return a size from JSON."""
+    files = tuple(FileResult(**file) for file in content.get("files", ()))
+    return SizeResult(
+        float(content["share"]), float(content["quality"]), float(content["macs"]), files
+    )

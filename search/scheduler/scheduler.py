@@ -1,0 +1,504 @@
+"""Scheduler of a run with a time budget: which step makes the front of files grow most per second.
+
+A step trains another candidate, exports a trained one, prunes it to several sizes (reconstructed,
+not trained), or fine-tunes one of these. The scheduler forecasts the files that each possible step
+leads to, and takes the one with the largest expected gain of hypervolume per second. It learns from
+the outcome of every step. It reads no clock and draws nothing: the same outcomes and times give the
+same decisions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from compress.run.records import Record
+from search.scheduler.forecast import (
+    FileResult,
+    Forecaster,
+    FrontScale,
+    Point,
+    compute_log_ratio,
+    estimate_mean,
+)
+
+TRIAL, EXPORT, PRUNE, TUNE = "trial", "export", "prune", "tune"
+SHARES = (0.7, 0.5, 0.35, 0.25)
+"""Shares of the MACs that a pruning keeps, each as a model of its own."""
+FIRST_TRIALS = 4
+"""Number of trials before anything else, because forecasts need some models."""
+LEAST_GAIN = 1e-4
+"""Smallest forecast of a first trial's gain."""
+CALIBRATED = {TRIAL: EXPORT, EXPORT: EXPORT, PRUNE: TUNE, TUNE: TUNE}
+"""Kind of step -> the kind whose gains show by how much forecasts of its gains are wrong."""
+CALIBRATION_WEIGHT = 2.0
+"""Number of steps of average gain that forecasts count as right for, before any is known."""
+LEAST_EPOCHS = 0.25
+"""Smallest share of the epochs of a fine-tuning that is worth beginning when time is short."""
+PRIOR_SECONDS = {TRIAL: 30.0, EXPORT: 10.0, PRUNE: 30.0}
+"""Duration of a step before any is known, in seconds."""
+PRIOR_FACTOR = 1.3
+"""Time of an epoch of fine-tuning over one of training, per MAC, before any is known."""
+
+
+@dataclass(frozen=True)
+class Step(Record):
+    """One step of a run, with what was expected of it.
+
+    Attributes:
+        number: Number of the step, from 0.
+        kind: "trial", "export", "prune" or "tune".
+        model: Id of the candidate; "" for a trial, which makes one.
+        share: Share of the candidate's MACs that is fine-tuned; 1: nothing is removed.
+        epochs: Epochs of the fine-tuning; 0: there is none.
+        teacher: Id of the candidate that is the teacher; "": none.
+        begun: Seconds of the run when it began.
+        seconds: Expected duration, with that of steps that it needs to pay off.
+        gain: Expected gain of hypervolume.
+        quality: Expected metric after fine-tuning; None: there is none.
+    """
+
+    number: int
+    kind: str
+    model: str = ""
+    share: float = 1.0
+    epochs: int = 0
+    teacher: str = ""
+    begun: float = 0.0
+    seconds: float = 0.0
+    gain: float = 0.0
+    quality: float | None = None
+
+    @property
+    def rate(self) -> float:
+        """Expected gain per second."""
+        return self.gain / max(self.seconds, 1e-9)
+
+    def describe(self) -> str:
+        """Return the step as words: "prune 0003", "tune 0003 at 0.5x"."""
+        words = [self.kind, self.model]
+        if self.kind == TUNE and self.share < 1:
+            words.append(f"at {self.share:g}x")
+        return " ".join(filter(None, words))
+
+
+@dataclass(frozen=True)
+class SizeResult(Record):
+    """One size of a candidate, pruned or not.
+
+    Attributes:
+        share: Share of the candidate's MACs that was asked for.
+        quality: Selection metric of its float file on validation data.
+        macs: Its MACs.
+        files: Its files.
+    """
+
+    share: float
+    quality: float
+    macs: float
+    files: tuple[FileResult, ...] = ()
+
+
+@dataclass(frozen=True)
+class StepResult(Record):
+    """What became of a step.
+
+    Attributes:
+        model: Id of the candidate; "" if there is none.
+        seconds: Its duration.
+        sizes: What was made: the candidate itself (trial, export), the pruned sizes, or the
+            fine-tuned one. Empty: nothing.
+        epochs: Epochs that were trained.
+        reason: Why nothing was made.
+    """
+
+    model: str
+    seconds: float
+    sizes: tuple[SizeResult, ...] = ()
+    epochs: int = 0
+    reason: str = ""
+
+
+@dataclass(eq=False)
+class ScheduledSize:
+    """A size of a candidate, as it stands."""
+
+    result: SizeResult
+    is_tuned: bool = False
+
+
+@dataclass(eq=False)
+class ScheduledModel:
+    """A trained candidate with its files and its pruned sizes.
+
+    Attributes:
+        name: Id of the candidate.
+        quality: Selection metric of the Keras model on validation data.
+        macs: MACs.
+        epoch_seconds: Time of an epoch of its training.
+        original: The unpruned model with its files; None: not exported yet.
+        sizes: Its sizes by share; 1 is the unpruned model, fine-tuned.
+        is_pruned: Whether it was pruned.
+        is_finished: Whether an error ended the work on it.
+    """
+
+    name: str
+    quality: float
+    macs: float
+    epoch_seconds: float
+    original: SizeResult | None = None
+    sizes: dict[float, ScheduledSize] = field(default_factory=dict)
+    is_pruned: bool = False
+    is_finished: bool = False
+
+    def list_files(self) -> list[tuple[float, FileResult]]:
+        """Return all files with the share of the MACs that they keep."""
+        originals = [] if self.original is None else [(1.0, item) for item in self.original.files]
+        return originals + [
+            (share, item) for share, size in self.sizes.items() for item in size.result.files
+        ]
+
+
+@dataclass(eq=False)
+class Scheduler:
+    """Scheduler of the steps of one run.
+
+    Args:
+        formats: The exported formats, the float format first.
+        chance: Selection metric of guessing.
+        epochs: Epochs of a fine-tuning.
+        seconds: Seconds for all steps.
+        trials: Largest number of trials.
+        counts_macs: Whether the cost of a file is its number of MACs.
+
+    Attributes:
+        models: The trained candidates by id, in the order of their ends.
+        running: Steps that have begun and not ended.
+        ended: Steps that ended, each with its result and the gain of hypervolume that it brought.
+    """
+
+    formats: Sequence[str]
+    chance: float
+    epochs: int
+    seconds: float
+    trials: int
+    counts_macs: bool = False
+    models: dict[str, ScheduledModel] = field(default_factory=dict)
+    running: list[Step] = field(default_factory=list)
+    ended: list[tuple[Step, StepResult, float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._forecaster = Forecaster(self.formats, self.counts_macs)
+        self._durations: dict[str, list[float]] = {TRIAL: [], EXPORT: [], PRUNE: []}
+        self._factors: list[float] = []
+        self._trial_gains: list[float] = []
+        self._count = 0
+
+    def choose(self, elapsed: float, *, may_search: bool = True) -> Step | None:
+        """Return the next step, which counts as begun; None: none is worth its time, or fits.
+
+        Args:
+            elapsed: Seconds of the run so far.
+            may_search: Whether another trial may begin.
+        """
+        left = self.seconds - elapsed
+        trials = self._count_trials()
+        may_search = may_search and trials < self.trials
+        steps: list[Step]
+        if may_search and trials < FIRST_TRIALS:
+            steps = [self._forecast_trial()] if not trials or self._fits(TRIAL, left) else []
+        else:
+            steps = list(self._list_steps(left))
+            if may_search and self._fits(TRIAL, left):
+                steps.append(self._forecast_trial())
+        steps = [
+            replace(step, gain=step.gain * self._calibrate(step.kind))
+            for step in steps
+            if step.gain > 0
+        ]
+        if not steps:
+            return None
+        best = replace(max(steps, key=lambda step: step.rate), number=self._count, begun=elapsed)
+        self._count += 1
+        self.running.append(best)
+        return best
+
+    def add_trial(self, elapsed: float) -> Step:
+        """Begin a trial that was not chosen here, such as one of an earlier process."""
+        step = Step(self._count, TRIAL, begun=elapsed)
+        self.resume(step)
+        return step
+
+    def cancel(self, step: Step) -> None:
+        """Forget a running step."""
+        self.running = [item for item in self.running if item.number != step.number]
+
+    def resume(self, step: Step) -> None:
+        """Count a step as begun that was chosen before."""
+        self._count = max(self._count, step.number + 1)
+        self.running.append(step)
+
+    def finish(self, step: Step, result: StepResult) -> float:
+        """Learn from the result of a step.
+
+        Args:
+            step: A running step.
+            result: Its result.
+
+        Returns:
+            The gain of hypervolume that its files brought; for a trial, which has no file yet, the
+            forecast gain.
+        """
+        self.cancel(step)
+        gain = self._learn(step, result)
+        self.ended.append((step, result, gain))
+        return gain
+
+    def list_points(self) -> list[Point]:
+        """Return error and cost of all files."""
+        return [
+            (1 - item.quality, item.cost)
+            for model in self.models.values()
+            for _, item in model.list_files()
+        ]
+
+    def measure_hypervolume(self) -> float:
+        """Return the hypervolume of all files; 0 without any."""
+        points = self.list_points()
+        return FrontScale.from_points(points, self.chance).measure(points) if points else 0.0
+
+    def list_front(self) -> list[tuple[str, float, FileResult]]:
+        """Return the non-dominated files as (candidate, share, file), in ascending order of cost.
+
+        Of equal files the one that less was done to comes first and is kept.
+        """
+        files = [
+            (name, share, item)
+            for name, model in self.models.items()
+            for share, item in model.list_files()
+        ]
+        files.sort(key=lambda row: (row[2].cost, -row[2].quality))
+        front: list[tuple[str, float, FileResult]] = []
+        for row in files:
+            if not front or row[2].quality > front[-1][2].quality:
+                front.append(row)
+        return front
+
+    def _count_trials(self) -> int:
+        return len(self._durations[TRIAL]) + sum(step.kind == TRIAL for step in self.running)
+
+    def _estimate_seconds(self, kind: str) -> float:
+        known = self._durations[kind]
+        return estimate_mean(known, PRIOR_SECONDS[kind], 1.0 if not known else 0.0)
+
+    def _calibrate(self, kind: str) -> float:
+        """Return the factor by which the gains of the last steps differed from their forecasts."""
+        pairs = [
+            (step.gain, max(0.0, gain))
+            for step, result, gain in self.ended
+            if step.kind == CALIBRATED[kind] and not result.reason
+        ][-8:]
+        if not pairs:
+            return 1.0
+        expected = sum(pair[0] for pair in pairs)
+        prior = CALIBRATION_WEIGHT * expected / len(pairs)
+        return (sum(pair[1] for pair in pairs) + prior) / max(expected + prior, 1e-12)
+
+    def _fits(self, kind: str, left: float) -> bool:
+        return self._estimate_seconds(kind) + self._estimate_seconds(EXPORT) <= left
+
+    def _estimate_tuning(self, model: ScheduledModel, macs: float) -> float:
+        """Estimate the seconds of an epoch of fine-tuning a size of a model."""
+        factor = estimate_mean(self._factors, PRIOR_FACTOR)
+        return factor * model.epoch_seconds * max(macs / model.macs, 0.25)
+
+    def _build_scale(self) -> FrontScale:
+        points = self.list_points() + [
+            point for model in self.models.values() for point in self._predict_original(model)
+        ]
+        return FrontScale.from_points(points, self.chance)
+
+    def _predict_original(self, model: ScheduledModel) -> list[Point]:
+        """Return the files of an unpruned model, or their forecast."""
+        if model.original is not None:
+            return [(1 - item.quality, item.cost) for item in model.original.files]
+        return self._forecaster.predict_files(
+            1 - model.quality, self._forecaster.predict_cost(model.macs)
+        )
+
+    def _predict_size(
+        self, model: ScheduledModel, share: float
+    ) -> tuple[float, float, list[Point]]:
+        """Forecast a fine-tuned size of a model: error, spread of its log, points of the files."""
+        size = model.sizes.get(share)
+        repaired = None
+        macs = share * model.macs
+        if share == 1:
+            repaired = 0.0
+        elif size is not None:
+            repaired = compute_log_ratio(size.result.quality, model.quality)
+            macs = size.result.macs
+        halvings = math.log2(model.macs / max(macs, 1.0))
+        error, spread = self._forecaster.predict_tuned(model.quality, halvings, repaired)
+        known = None
+        if model.original is not None and model.original.files:
+            known = (model.macs, model.original.files[0].cost)
+        cost = self._forecaster.predict_cost(macs, known)
+        return error, spread, self._forecaster.predict_files(error, cost)
+
+    def _list_expected(self, kinds: Sequence[str]) -> list[Point]:
+        """Return the forecast files of running steps."""
+        points: list[Point] = []
+        for step in self.running:
+            if step.kind in kinds and step.model in self.models:
+                model = self.models[step.model]
+                points += (
+                    self._predict_original(model)
+                    if step.kind == EXPORT
+                    else self._predict_size(model, step.share)[2]
+                )
+        return points
+
+    def _list_steps(self, left: float) -> Iterator[Step]:
+        """Yield the possible steps with the models that exist, with their forecasts."""
+        if not self.models:
+            return
+        scale, files = self._build_scale(), self.list_points()
+        expected = scale.reduce(files + self._list_expected((EXPORT, TUNE)))
+        potential = scale.reduce(
+            expected
+            + [
+                point
+                for model in self.models.values()
+                if model.original is None
+                for point in self._predict_original(model)
+            ]
+        )
+        export_seconds = self._estimate_seconds(EXPORT)
+        busy = {(step.kind, step.model, step.share) for step in self.running}
+        best = max(self.models.values(), key=lambda model: model.quality).name
+        for model in self.models.values():
+            if model.is_finished:
+                continue
+            if model.original is None:
+                if (EXPORT, model.name, 1.0) not in busy and export_seconds <= left:
+                    points = self._predict_original(model)
+                    gain = scale.measure_gain(expected, points[0][0], 0.0, points)
+                    yield Step(0, EXPORT, model.name, seconds=export_seconds, gain=gain)
+                continue
+            is_pruning = (PRUNE, model.name, 1.0) in busy
+            steps = []
+            for share in (1.0, *SHARES):
+                size = model.sizes.get(share)
+                is_known = share == 1 or size is not None
+                if (
+                    (size is not None and size.is_tuned)
+                    or (TUNE, model.name, share) in busy
+                    or (not is_known and (model.is_pruned or is_pruning))
+                ):
+                    continue
+                error, spread, points = self._predict_size(model, share)
+                macs = model.macs * share if size is None else size.result.macs
+                epoch_seconds = self._estimate_tuning(model, macs)
+                before = export_seconds + (0.0 if is_known else self._estimate_seconds(PRUNE))
+                epochs = min(self.epochs, int((left - before) / max(epoch_seconds, 1e-9)))
+                if epochs < max(1, LEAST_EPOCHS * self.epochs):
+                    continue
+                steps.append(
+                    Step(
+                        0,
+                        TUNE if is_known else PRUNE,
+                        model.name,
+                        share if is_known else 1.0,
+                        epochs if is_known else 0,
+                        best if is_known else "",
+                        seconds=before + epochs * epoch_seconds,
+                        gain=scale.measure_gain(potential, error, spread, points),
+                        quality=1 - error if is_known else None,
+                    )
+                )
+            prunings = [step for step in steps if step.kind == PRUNE]
+            yield from (step for step in steps if step.kind == TUNE)
+            if prunings:
+                yield max(prunings, key=lambda step: step.rate)
+
+    def _forecast_trial(self) -> Step:
+        seconds = self._estimate_seconds(TRIAL) + self._estimate_seconds(EXPORT)
+        # the n-th of independent draws is the best one so far with a probability of 1/n
+        levels = [number * gain for number, gain in enumerate(self._trial_gains, 1)]
+        prior = max(levels[1:FIRST_TRIALS], default=1.0)
+        level = max(estimate_mean(levels[FIRST_TRIALS:], prior, 2.0), LEAST_GAIN)
+        return Step(0, TRIAL, seconds=seconds, gain=level / (len(levels) + 1))
+
+    def _learn(self, step: Step, result: StepResult) -> float:
+        if step.kind in self._durations:
+            self._durations[step.kind].append(result.seconds)
+        if step.kind == TRIAL:
+            return self._add_model(result)
+        model = self.models[step.model]
+        if result.reason:
+            self._give_up(model, step)
+            return 0.0
+        before = self.list_points()
+        if step.kind == EXPORT:
+            (model.original,) = result.sizes
+            self._forecaster.observe_files(model.original.files, model.macs)
+        for size in result.sizes if step.kind == PRUNE else ():
+            model.sizes[size.share] = ScheduledSize(size)
+            self._forecaster.observe_files(size.files, size.macs)
+            self._forecaster.observe_pruned(
+                math.log2(model.macs / size.macs), compute_log_ratio(size.quality, model.quality)
+            )
+        if step.kind == PRUNE:
+            model.is_pruned = True
+        if step.kind == TUNE:
+            self._learn_tuning(model, step, result)
+        points = self.list_points()
+        scale = FrontScale.from_points(points, self.chance)
+        return scale.measure(points) - scale.measure(before)
+
+    def _add_model(self, result: StepResult) -> float:
+        """Add the model of a trial, and return the gain of its forecast files."""
+        gain = 0.0
+        if result.sizes:
+            (size,) = result.sizes
+            model = ScheduledModel(
+                result.model, size.quality, size.macs, result.seconds / max(1, result.epochs)
+            )
+            before = self.list_points() + [
+                point for other in self.models.values() for point in self._predict_original(other)
+            ]
+            self.models[model.name] = model
+            points = self._predict_original(model)
+            gain = self._build_scale().measure_gain(before, points[0][0], 0.0, points)
+        self._trial_gains.append(gain)
+        return gain
+
+    def _learn_tuning(self, model: ScheduledModel, step: Step, result: StepResult) -> None:
+        (size,) = result.sizes
+        old = model.sizes.get(step.share)
+        repaired = 0.0 if old is None else compute_log_ratio(old.result.quality, model.quality)
+        self._forecaster.observe_tuned(
+            math.log2(model.macs / size.macs),
+            repaired,
+            compute_log_ratio(size.quality, model.quality),
+        )
+        model.sizes[step.share] = ScheduledSize(size, is_tuned=True)
+        spent = result.seconds - self._estimate_seconds(EXPORT)
+        share = max(size.macs / model.macs, 0.25)
+        if result.epochs and model.epoch_seconds:
+            self._factors.append(
+                max(spent, 0.1 * result.seconds) / result.epochs / model.epoch_seconds / share
+            )
+
+    def _give_up(self, model: ScheduledModel, step: Step) -> None:
+        """Do not try a failed step again."""
+        if step.kind == EXPORT:
+            model.is_finished = True
+        elif step.kind == PRUNE:
+            model.is_pruned = True
+        else:
+            old = model.sizes.get(step.share)
+            result = SizeResult(1.0, model.quality, model.macs) if old is None else old.result
+            model.sizes[step.share] = ScheduledSize(result, is_tuned=True)

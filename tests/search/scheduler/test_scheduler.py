@@ -1,0 +1,208 @@
+"""Decisions of the scheduler on simulated runs."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from search.engines.scheduled_jobs import ScheduleLog
+from search.scheduler.forecast import FileResult
+from search.scheduler.scheduler import (
+    EXPORT,
+    FIRST_TRIALS,
+    PRUNE,
+    SHARES,
+    TRIAL,
+    TUNE,
+    Scheduler,
+    SizeResult,
+    Step,
+    StepResult,
+)
+
+FORMATS = ("float32", "int8")
+
+
+class World:
+    """A machine and models whose qualities, costs and durations follow simple laws.
+
+    Args:
+        seed: Seed of the trials.
+        recovery: Log of the error after fine-tuning over the original's, per halving of the MACs.
+    """
+
+    def __init__(self, seed: int = 0, recovery: float = 0.05) -> None:
+        self._rng, self._recovery = random.Random(seed), recovery
+        self.models: dict[str, tuple[float, float]] = {}
+
+    def _files(self, quality: float, macs: float) -> tuple[FileResult, ...]:
+        cost = 0.02 + macs / 1e8
+        return (
+            FileResult("float32", quality, cost),
+            FileResult("int8", quality - 0.003, 0.6 * cost),
+        )
+
+    def do(self, step: Step) -> StepResult:
+        """Returns what becomes of a step."""
+        if step.kind == TRIAL:
+            name = f"{len(self.models):04d}"
+            macs = 10 ** self._rng.uniform(4.5, 7)
+            quality = 0.95 - 0.1 * (macs / 1e5) ** -0.3 - abs(self._rng.gauss(0, 0.02))
+            self.models[name] = quality, macs
+            sizes = (SizeResult(1.0, quality, macs),)
+            return StepResult(name, 5 + macs / 5e5, sizes, epochs=10)
+        quality, macs = self.models[step.model]
+        if step.kind == EXPORT:
+            return StepResult(
+                step.model, 8, (SizeResult(1.0, quality, macs, self._files(quality, macs)),)
+            )
+        error = 1 - quality
+        if step.kind == PRUNE:
+            sizes = tuple(
+                SizeResult(share, lower, share * macs, self._files(lower, share * macs))
+                for share in SHARES
+                for lower in [1 - error * (1 + math.log2(1 / share))]
+            )
+            return StepResult(step.model, 20, sizes)
+        tuned = 1 - error * math.exp(self._recovery * math.log2(1 / step.share) - 0.1)
+        size = SizeResult(
+            step.share, tuned, step.share * macs, self._files(tuned, step.share * macs)
+        )
+        seconds = 8 + 0.13 * step.epochs * (5 + macs / 5e5) * max(step.share, 0.25)
+        return StepResult(step.model, seconds, (size,), step.epochs)
+
+
+def make_scheduler(seconds: float = 600, trials: int = 60) -> Scheduler:
+    return Scheduler(FORMATS, 0.1, 10, seconds, trials)
+
+
+def simulate(
+    scheduler: Scheduler, world: World, workers: int = 1
+) -> Iterator[tuple[float, Step, StepResult, float]]:
+    """Yields each step that ended, in the order of time."""
+    now, running = 0.0, list[tuple[float, Step, StepResult]]()
+    while True:
+        while len(running) < workers and (step := scheduler.choose(now)) is not None:
+            result = world.do(step)
+            running.append((now + result.seconds, step, result))
+        if not running:
+            return
+        running.sort(key=lambda item: item[0])
+        now, step, result = running.pop(0)
+        yield now, step, result, scheduler.finish(step, result)
+
+
+def test_models_are_searched_exported_pruned_and_tuned_within_the_time() -> None:
+    scheduler = make_scheduler()
+    ended = list(simulate(scheduler, World()))
+    kinds = [step.kind for _, step, _, _ in ended]
+    assert kinds[:FIRST_TRIALS] == [TRIAL] * FIRST_TRIALS
+    assert {EXPORT, PRUNE, TUNE} < set(kinds)
+    # the last step ends in time, but for what its duration was underestimated
+    assert ended[-1][0] < 1.05 * 600
+    assert ended[-1][0] > 0.8 * 600
+    # the best model so far is the teacher
+    tuned = next(step for _, step, _, _ in ended if step.kind == TUNE)
+    before = [result for _, step, result, _ in ended[: kinds.index(TUNE)] if step.kind == TRIAL]
+    assert tuned.teacher == max(before, key=lambda item: item.sizes[0].quality).model
+    # what was expected of fine-tunings comes close to what they brought
+    errors = [
+        abs(step.quality - result.sizes[0].quality)
+        for _, step, result, _ in ended
+        if step.kind == TUNE and step.quality is not None
+    ]
+    assert sum(errors[-5:]) / 5 < 0.005
+
+
+def test_the_front_is_of_files_that_no_other_beats() -> None:
+    scheduler = make_scheduler()
+    for _ in simulate(scheduler, World()):
+        pass
+    files = [file for model in scheduler.models.values() for _, file in model.list_files()]
+    front = [file for _, _, file in scheduler.list_front()]
+    for file in files:
+        beaten = any(
+            other.cost <= file.cost
+            and other.quality >= file.quality
+            and (other.cost, other.quality) != (file.cost, file.quality)
+            for other in files
+        )
+        assert (file in front) == (not beaten)
+    volume = scheduler.measure_hypervolume()
+    assert volume > 0
+
+
+def test_pruning_is_left_alone_where_it_never_pays() -> None:
+    def count(recovery: float) -> int:
+        steps = simulate(make_scheduler(), World(recovery=recovery))
+        return sum(step.kind == TUNE and step.share < 1 for _, step, _, _ in steps)
+
+    assert count(1.5) < count(0.05)
+
+
+def test_the_same_outcomes_and_times_give_the_same_decisions() -> None:
+    first = make_scheduler()
+    ended = list(simulate(first, World(3), workers=3))
+    # another scheduler is given the recorded results, whenever it takes the recorded step
+    second = make_scheduler()
+    events = sorted(
+        [(step.begun, 1, step.number, step, None) for _, step, _, _ in ended]
+        + [(now, 0, step.number, step, result) for now, step, result, _ in ended],
+        key=lambda item: item[:3],
+    )
+    for now, _, _, step, result in events:
+        if result is None:
+            assert second.choose(now) == step
+        else:
+            second.finish(step, result)
+    assert second.list_front() == first.list_front()
+
+
+def test_a_log_brings_a_scheduler_to_where_it_was(tmp_path: Path) -> None:
+    log, first = ScheduleLog(tmp_path / "schedule.jsonl"), make_scheduler()
+    for count, (now, step, result, gain) in enumerate(simulate(first, World())):
+        log.write("begun", step.to_json())
+        log.write("ended", {"number": step.number, "at": now, "gain": gain, **result.to_json()})
+        if count == 15:
+            break
+    # a step was running, and a line half-written, when the process was killed
+    pending = first.choose(now)
+    assert pending is not None
+    log.write("begun", pending.to_json())
+    with log.path.open("a") as stream:
+        stream.write('{"event": "ended", "numb')
+    second = make_scheduler()
+    assert log.replay(second) == pytest.approx(now)
+    assert second.running == [pending]
+    assert second.list_front() == first.list_front()
+    assert second.choose(now + 50) == first.choose(now + 50)
+
+
+def test_what_fails_is_not_tried_again() -> None:
+    scheduler, world = make_scheduler(), World()
+    tried = []
+    now = 0.0
+    while (step := scheduler.choose(now)) is not None:
+        result = world.do(step)
+        now += result.seconds
+        if step.kind in (PRUNE, TUNE):
+            tried.append((step.kind, step.model, step.share))
+            result = replace(result, sizes=(), reason="it failed")
+        scheduler.finish(step, result)
+    assert len(tried) == len(set(tried)) > 3
+
+
+def test_nothing_begins_that_does_not_fit() -> None:
+    scheduler, world = make_scheduler(seconds=45), World()
+    ended = list(simulate(scheduler, world))
+    assert ended
+    assert all(step.begun + min(step.seconds, 40) <= 45 for _, step, _, _ in ended[1:])
+    # the number of trials is limited, too
+    few = make_scheduler(trials=5)
+    kinds = [step.kind for _, step, _, _ in simulate(few, World())]
+    assert kinds.count(TRIAL) == 5
