@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from compress.core.errors import InputError, RunFailed
+from compress.core.errors import RunFailed
 from compress.data import Dataset
 from compress.exporting.files import get_file_path
 from compress.run.directory import LOG
@@ -18,7 +15,7 @@ from search.engines.jobs import SearchJobs, explain_no_training, prepare_search
 from search.engines.pool import Pool
 from search.engines.steps import RECORD, name_size
 from search.plan import SearchPlan
-from search.scheduler.forecast import FileResult, rank_correlation
+from search.scheduler.log import ScheduleLog, describe_schedule, read_size
 from search.scheduler.scheduler import (
     EXPORT,
     TRIAL,
@@ -113,7 +110,7 @@ def run_scheduled(
     studies.close_orphans(study, folder, plan)
     if not scheduler.models:
         raise RunFailed(jobs.explain_failure())
-    for line in describe_schedule(scheduler):
+    for line in describe_schedule(scheduler.ended):
         LOG.info("%s", line)
     record_jobs = RecordJobs(folder, plan, scheduler, display, provenance, command)
     display.start_phase("Recording the best", record_jobs.done, record_jobs.total)
@@ -148,7 +145,7 @@ class ScheduledJobs(SearchJobs):
     ) -> None:
         super().__init__(folder, plan, study, display, candidates)
         self.scheduler, self._provenance = scheduler, provenance
-        self._log = ScheduleLog(folder.path / "schedule.jsonl")
+        self._log = ScheduleLog(folder.path)
         self._earlier_seconds = self._log.replay(scheduler)
         self._began = began
         self._interrupted = [step for step in scheduler.running if step.kind != TRIAL]
@@ -283,70 +280,6 @@ class ScheduledJobs(SearchJobs):
         self._display.advance(len(self.scheduler.ended), 0)
 
 
-class ScheduleLog:
-    """The decisions and results of a run, one JSON object a line.
-
-    Args:
-        path: The file; it need not exist.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def write(self, event: str, content: dict[str, Any]) -> None:
-        """Append a line.
-
-        Args:
-            event: "begun" or "ended".
-            content: The step, or the number of the step and its result.
-        """
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"event": event, **content}) + "\n")
-
-    def read(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield the lines as (event, content); one that was cut off by a kill ends the file."""
-        if not self.path.exists():
-            return
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            try:
-                content = json.loads(line)
-            except ValueError:
-                return
-            yield content.pop("event"), content
-
-    def replay(self, scheduler: Scheduler) -> float:
-        """Bring a scheduler to where the log ends; unfinished steps are running.
-
-        Args:
-            scheduler: A scheduler without any step.
-
-        Returns:
-            Seconds of the run at the last line.
-
-        Raises:
-            InputError: The file is invalid.
-        """
-        seconds = 0.0
-        try:
-            for event, content in self.read():
-                if event == "begun":
-                    step = Step.from_json(content, self.path)
-                    scheduler.resume(step)
-                    seconds = max(seconds, step.begun)
-                else:
-                    (step,) = (
-                        item for item in scheduler.running if item.number == content["number"]
-                    )
-                    scheduler.finish(step, read_result(content))
-                    seconds = max(seconds, float(content["at"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"'{self.path}' must hold the steps of a run. Received: {error}. Start anew in "
-                "another folder."
-            ) from error
-        return seconds
-
-
 class RecordJobs(JobQueue):
     """Records of the candidates that have a file on the front, with their files on it.
 
@@ -377,6 +310,8 @@ class RecordJobs(JobQueue):
             if name_size(name, share) not in own:
                 own.append(name_size(name, share))
         teachers = [str(path) for path in plan.distill.teacher.files]
+        # a run that was interrupted and continued may have made more sizes of a recorded model
+        recorded = {record.model: record.each.keys() for record in folder.read_compressed()}
         pending = [
             {
                 **build_step_job(name, RECORD, teachers, provenance),
@@ -384,7 +319,7 @@ class RecordJobs(JobQueue):
                 "command": command,
             }
             for name, own in sizes.items()
-            if not folder.is_compressed(name)
+            if name not in recorded or not set(own) <= recorded[name]
         ]
         super().__init__(display, pending, len(sizes) - len(pending))
 
@@ -406,50 +341,3 @@ def build_step_job(
         "teachers": teachers, "reference": reference, "told": provenance.notes,
         "val_learnt": provenance.trained_on_validation,
     }  # fmt: skip
-
-
-def describe_schedule(scheduler: Scheduler) -> list[str]:
-    """Describe what a run spent its time on, and how good its forecasts were.
-
-    Args:
-        scheduler: The scheduler at the end.
-    """
-    counts: dict[str, tuple[int, float]] = {}
-    for step, result, _ in scheduler.ended:
-        number, seconds = counts.get(step.kind, (0, 0.0))
-        counts[step.kind] = number + 1, seconds + result.seconds
-    spent = ", ".join(f"{number} x {kind} ({seconds:.0f} s)"
-                      for kind, (number, seconds) in counts.items())  # fmt: skip
-    lines = [f"steps: {spent}"]
-    pairs = [
-        (step.quality, result.sizes[0].quality)
-        for step, result, _ in scheduler.ended
-        if step.quality is not None and result.sizes
-    ]
-    if pairs:
-        predicted, actual = zip(*pairs, strict=True)
-        error = sum(actual) / len(actual) - sum(predicted) / len(predicted)
-        lines.append(
-            f"forecasts of {len(pairs)} fine-tunings: mean error {100 * error:+.2f} points, rank "
-            f"correlation {rank_correlation(predicted, actual):.2f}"
-        )
-    return lines
-
-
-def read_result(content: dict[str, Any]) -> StepResult:
-    """Return a result from JSON."""
-    return StepResult(
-        content["model"],
-        float(content["seconds"]),
-        tuple(map(read_size, content["sizes"])),
-        int(content["epochs"]),
-        content["reason"],
-    )
-
-
-def read_size(content: dict[str, Any]) -> SizeResult:
-    """Return a size from JSON."""
-    files = tuple(FileResult(**file) for file in content.get("files", ()))
-    return SizeResult(
-        float(content["share"]), float(content["quality"]), float(content["macs"]), files
-    )

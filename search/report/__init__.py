@@ -28,6 +28,7 @@ from search.report.search_report import (
     SearchReport,
     build_importance_section,
     build_progress_section,
+    build_schedule_section,
     compute_search_facts,
     read_search,
 )
@@ -123,6 +124,10 @@ class SearchSection(Section):
             **({"search": self._facts.to_json()} if report.candidates else {}),
             "candidates": [candidate.to_json() for candidate in report.candidates],
             "final": [record.to_json() for record in report.finals],
+            "schedule": [
+                {"step": step.to_json(), "result": result.to_json(), "gain": gain}
+                for step, result, gain in report.schedule
+            ],
         }
 
     def list_csv_rows(self, metric: str) -> list[dict[str, Any]]:
@@ -177,4 +182,5 @@ class SearchSection(Section):
             progress=build_progress_section(self._report, self._facts),
             importance=build_importance_section(self._facts.importances),
             candidates=build_candidates_section(self._report),
+            schedule=build_schedule_section(self._report),
         )

@@ -16,6 +16,7 @@ from compress.report.report_data import Report, read_report
 from compress.report.result_screen import build_result_screen
 from compress.run.compressed_model import read_example_values
 from search.report.importance import TREES, Importance, compute_importances, rank_parameters
+from search.scheduler.log import EndedStep, ScheduleLog, describe_schedule
 from search.study.directory import (
     COMPLETE,
     DUPLICATE,
@@ -52,11 +53,13 @@ class SearchReport(Report):
         candidates: All candidates that ended.
         front: Ids of the candidates on the front, in ascending order of the first cost.
         finals: Final trainings of the front.
+        schedule: Steps of a run with a time budget, in the order of their ends.
     """
 
     candidates: tuple[Candidate, ...] = ()
     front: tuple[str, ...] = ()
     finals: tuple[FinalTraining, ...] = ()
+    schedule: tuple[EndedStep, ...] = ()
 
     def build_summary(self) -> Summary:
         """Return the result screen; of a search alone with the candidates of its front."""
@@ -66,7 +69,8 @@ class SearchReport(Report):
             if not self.candidates:
                 return screen
             first, *others = screen.notes
-            return replace(screen, notes=(first, trials, *others))
+            steps = describe_schedule(self.schedule)
+            return replace(screen, notes=(first, trials, *steps, *others))
         metric, *costs = self.objectives
         front = self.list_front_candidates()
         page = ("Report", str(self.folder / "report.html"))
@@ -210,6 +214,7 @@ def read_search(folder: SearchFolder) -> SearchReport:
         base.sections,
         candidates=tuple(folder.read_candidates()),
         finals=tuple(folder.read_finals()),
+        schedule=tuple(ScheduleLog(folder.path).list_ended()),
     )
     if len(report.objectives) < 2:
         raise InputError(
@@ -269,6 +274,34 @@ def build_progress_section(report: SearchReport, facts: SearchFacts) -> dict[str
     return {
         "epochs": _describe_epochs(facts),
         "volume": _describe_hypervolume(report, facts.progress),
+    }
+
+
+def build_schedule_section(report: SearchReport) -> dict[str, Any]:
+    """Return the steps of a run with a time budget for search.html.j2.
+
+    Args:
+        report: The report of the run.
+    """
+    return {
+        "lines": describe_schedule(report.schedule),
+        "heads": ["Step", "Begun, s", "Seconds", "expected", "Gain", "expected", "Result"],
+        "rows": [
+            [
+                step.describe(),
+                f"{step.begun:.0f}",
+                f"{result.seconds:.0f}",
+                f"{step.seconds:.0f}",
+                f"{gain:.4f}",
+                f"{step.gain:.4f}",
+                result.reason
+                or ", ".join(
+                    f"{formatting.format_metric(report.main, size.quality)} at {size.share:g}x"
+                    for size in result.sizes
+                ),
+            ]
+            for step, result, gain in report.schedule
+        ],
     }
 
 

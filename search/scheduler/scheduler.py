@@ -28,6 +28,8 @@ SHARES = (0.7, 0.5, 0.35, 0.25)
 """Shares of the MACs that a pruning keeps, each as a model of its own."""
 FIRST_TRIALS = 4
 """Number of trials before anything else, because forecasts need some models."""
+COST_TOLERANCE = 1.03
+"""Ratio of the costs of two files up to which they count as equal."""
 LEAST_GAIN = 1e-4
 """Smallest forecast of a first trial's gain."""
 CALIBRATED = {TRIAL: EXPORT, EXPORT: EXPORT, PRUNE: TUNE, TUNE: TUNE}
@@ -271,19 +273,19 @@ class Scheduler:
     def list_front(self) -> list[tuple[str, float, FileResult]]:
         """Return the non-dominated files as (candidate, share, file), in ascending order of cost.
 
-        Of equal files the one that less was done to comes first and is kept.
+        Costs that differ by less than their precision are equal. Of equal files the first one is
+        kept: an unpruned one before those that were made of it.
         """
         files = [
             (name, share, item)
             for name, model in self.models.items()
             for share, item in model.list_files()
         ]
-        files.sort(key=lambda row: (row[2].cost, -row[2].quality))
         front: list[tuple[str, float, FileResult]] = []
-        for row in files:
-            if not front or row[2].quality > front[-1][2].quality:
+        for row in sorted(files, key=lambda row: -row[2].quality):  # equal ones stay in order
+            if all(row[2].cost * COST_TOLERANCE < other.cost for _, _, other in front):
                 front.append(row)
-        return front
+        return front[::-1]
 
     def _count_trials(self) -> int:
         return len(self._durations[TRIAL]) + sum(step.kind == TRIAL for step in self.running)

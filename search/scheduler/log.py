@@ -1,0 +1,141 @@
+"""The decisions of a run with a time budget and their results, on disk and in words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from compress.core.errors import InputError
+from search.scheduler.forecast import FileResult, rank_correlation
+from search.scheduler.scheduler import Scheduler, SizeResult, Step, StepResult
+
+EndedStep = tuple[Step, StepResult, float]
+"""A step with its result and the gain of hypervolume that it brought."""
+
+
+class ScheduleLog:
+    """The decisions and results of a run, one JSON object a line.
+
+    Args:
+        folder: Folder of the run; without the file nothing has been decided.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "schedule.jsonl"
+
+    def write(self, event: str, content: dict[str, Any]) -> None:
+        """Append a line.
+
+        Args:
+            event: "begun" or "ended".
+            content: The step, or the number of the step and its result.
+        """
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"event": event, **content}) + "\n")
+
+    def read(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the lines as (event, content); one that was cut off by a kill ends the file."""
+        if not self.path.exists():
+            return
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                content = json.loads(line)
+            except ValueError:
+                return
+            yield content.pop("event"), content
+
+    def replay(self, scheduler: Scheduler) -> float:
+        """Bring a scheduler to where the log ends; unfinished steps are running.
+
+        Args:
+            scheduler: A scheduler without any step.
+
+        Returns:
+            Seconds of the run at the last line.
+
+        Raises:
+            InputError: The file is invalid.
+        """
+        seconds = 0.0
+        try:
+            for event, content in self.read():
+                if event == "begun":
+                    step = Step.from_json(content, self.path)
+                    scheduler.resume(step)
+                    seconds = max(seconds, step.begun)
+                else:
+                    running = {item.number: item for item in scheduler.running}
+                    scheduler.finish(running[content["number"]], read_result(content))
+                    seconds = max(seconds, float(content["at"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"'{self.path}' must hold the steps of a run. Received: {error}. Start anew in "
+                "another folder."
+            ) from error
+        return seconds
+
+    def list_ended(self) -> list[EndedStep]:
+        """Return the steps that ended, each with its result and the gain that it brought.
+
+        Raises:
+            InputError: The file is invalid.
+        """
+        begun: dict[int, Step] = {}
+        ended = []
+        for event, content in self.read():
+            if event == "begun":
+                step = Step.from_json(content, self.path)
+                begun[step.number] = step
+            elif content["number"] in begun:
+                ended.append((begun[content["number"]], read_result(content), content["gain"]))
+        return ended
+
+
+def describe_schedule(ended: Sequence[EndedStep]) -> list[str]:
+    """Describe what a run spent its time on, and how good its forecasts were.
+
+    Args:
+        ended: The steps that ended.
+    """
+    counts: dict[str, tuple[int, float]] = {}
+    for step, result, _ in ended:
+        number, seconds = counts.get(step.kind, (0, 0.0))
+        counts[step.kind] = number + 1, seconds + result.seconds
+    spent = ", ".join(f"{number} x {kind} ({seconds:.0f} s)"
+                      for kind, (number, seconds) in counts.items())  # fmt: skip
+    lines = [f"The time was spent on {spent}."] if counts else []
+    pairs = [
+        (step.quality, result.sizes[0].quality)
+        for step, result, _ in ended
+        if step.quality is not None and result.sizes
+    ]
+    if pairs:
+        predicted, actual = zip(*pairs, strict=True)
+        error = sum(actual) / len(actual) - sum(predicted) / len(predicted)
+        lines.append(
+            f"Of {len(pairs)} fine-tuned sizes, the result was {100 * error:+.2f} points from the "
+            f"forecast on average, with a rank correlation of "
+            f"{rank_correlation(predicted, actual):.2f}."
+        )
+    return lines
+
+
+def read_result(content: dict[str, Any]) -> StepResult:
+    """Return a result from JSON."""
+    return StepResult(
+        content["model"],
+        float(content["seconds"]),
+        tuple(map(read_size, content["sizes"])),
+        int(content["epochs"]),
+        content["reason"],
+    )
+
+
+def read_size(content: dict[str, Any]) -> SizeResult:
+    """Return a size from JSON."""
+    files = tuple(FileResult(**file) for file in content.get("files", ()))
+    return SizeResult(
+        float(content["share"]), float(content["quality"]), float(content["macs"]), files
+    )

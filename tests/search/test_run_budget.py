@@ -1,0 +1,82 @@
+"""Runs with a time budget: what they leave where they are interrupted and killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.patience import PATIENCE, wait_for
+from tests.search.test_run import paretune, records, start
+
+WORDS = ("run", "--data", "digits", "--space", "mlp", "--epochs", 4, "--workers", 2, "--budget",
+         "20m", "--latency-budget", 1, "--out", "r")  # fmt: skip
+
+
+def steps_of(folder: Path, event: str = "ended") -> list[dict[str, Any]]:
+    file = folder / "schedule.jsonl"
+    lines = file.read_text().splitlines() if file.exists() else []
+    return [item for line in lines if (item := json.loads(line))["event"] == event]
+
+
+def check_result(folder: Path) -> dict[str, Any]:
+    """Checks a finished run, and returns its report."""
+    report: dict[str, Any] = json.loads((folder / "report.json").read_text())
+    begun = {step["number"]: step for step in steps_of(folder, "begun")}
+    # nothing is done twice
+    done = Counter(
+        (step["kind"], step["model"], step["share"])
+        for item in steps_of(folder)
+        if (step := begun[item["number"]])["kind"] != "trial"
+    )
+    assert max(done.values()) == 1
+    assert {"export"} <= {kind for kind, _, _ in done}
+    # every recorded model was exported, and the report tells what the time was spent on
+    assert {item["model"] for item in report["compressed"]} <= {model for _, model, _ in done}
+    assert len(report["schedule"]) == len(steps_of(folder))
+    for row in report["files"]:
+        assert (folder / row["file"]).stat().st_size > 0
+        assert row["latency"]["median_ms"] > 0
+        assert row["test"]["accuracy"] > 0.5
+    shipped = [path for path in (folder / "ship").iterdir() if path.suffix == ".tflite"]
+    assert len(shipped) == 1
+    assert not list(folder.rglob(".*.tmp"))
+    return report
+
+
+@pytest.mark.slow
+def test_killed_interrupted_and_continued(tmp_path: Path) -> None:
+    folder = tmp_path / "r"
+    process = start(*WORDS, cwd=tmp_path)
+    wait_for(lambda: len(steps_of(folder)) >= 8 or process.poll() is not None)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    known, models = steps_of(folder), records(folder)
+    files = {path: path.read_bytes() for path in folder.glob("shrunk/*/exports/[!.]*.tflite")}
+    assert len(known) >= 8
+
+    # the same command continues; Ctrl-C then leaves the best files so far
+    process = start(*WORDS, cwd=tmp_path)
+    wait_for(lambda: len(steps_of(folder)) >= len(known) + 4 or process.poll() is not None)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, said
+    assert steps_of(folder)[: len(known)] == known
+    assert {name: records(folder)[name] for name in models} == models
+    assert {path: path.read_bytes() for path in files} == files
+    check_result(folder)
+    log = (folder / "log.txt").read_text()
+    assert "interrupted: what is finished is recorded" in log
+    assert "The time was spent on" in log
+
+
+def test_a_budget_belongs_to_a_whole_run(tmp_path: Path) -> None:
+    done = paretune("search", "--data", "digits", "--budget", "1m", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "budget must be left out in paretune search" in done.stderr
+    assert not (tmp_path / "runs").exists()
