@@ -53,6 +53,7 @@ from search.study.checks import (
     check_compression,
     check_data_leakage,
     check_limits,
+    fit_epochs,
     load_data_for_space,
 )
 from search.study.costs import find_timed_space, measure_parts
@@ -314,6 +315,15 @@ def _execute_plan(
         check_compression(plan, data, [teacher.model for teacher in teachers])
     check_limits(plan, data)
     threads = workers.threads
+    if plan.goal.budget is not None:
+        epochs = (
+            from_nested(SearchPlan, folder.read_plan_record()["plan"]).search.epochs
+            if folder.plan_path.exists()
+            else fit_epochs(plan, data, workers.count, threads)
+            if not workers.gpus
+            else plan.search.epochs
+        )
+        plan = replace(plan, search=replace(plan.search, epochs=min(epochs, plan.search.epochs)))
     commands = _format_commands(plan, command, folder, threads)
     facts = {"data": data.fingerprint(), **space.facts()}
     is_blank = partial(is_untried, folder)

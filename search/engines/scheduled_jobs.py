@@ -34,6 +34,14 @@ FINISHING_SECONDS, FINISHING_SHARE, TIMING_SHARE = 15.0, 0.05, 0.1
 share for the latency measurement of all files."""
 
 
+TUNED_EPOCHS = 2
+"""Epochs of a fine-tuning over those of a trial, as far as they fit."""
+
+
+TRIAL_SHARE, LEAST_TRIAL_SECONDS = 0.2, 30.0
+"""Time limit of a trial: a share of the time for all steps, but at least these seconds."""
+
+
 def compute_working_seconds(plan: SearchPlan) -> float:
     """Return the seconds of a budget in which steps may run.
 
@@ -87,7 +95,7 @@ def run_scheduled(
     study, candidates = prepare_search(folder, plan, data)
     labels = data.labels(data.val)
     epochs = (
-        plan.search.epochs
+        TUNED_EPOCHS * plan.search.epochs
         if plan.rewinds_training
         else plan.finetune.count_epochs(max(1, len(data.train) // plan.finetune.batch_size))
     )
@@ -184,6 +192,8 @@ class ScheduledJobs(SearchJobs):
             # a step that takes much longer than expected must not cost the finished ones
             left = self.scheduler.seconds - self.seconds
             limit = min(job.get("seconds", float("inf")), max(15.0, 1.1 * left + 5.0))
+            if step.kind == TRIAL:  # one model must not cost what many others would take
+                limit = min(limit, max(LEAST_TRIAL_SECONDS, TRIAL_SHARE * self.scheduler.seconds))
             return {**job, "seconds": limit, "number_of_step": step.number}
 
     def _build_job(self, step: Step) -> Job:

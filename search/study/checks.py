@@ -11,14 +11,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import optuna
 
+from compress.core.device import setup_device
 from compress.core.errors import InputError
 from compress.data import Dataset, load_data
 from compress.run.directory import LOG
 from compress.run.held_out import check_choices, check_held_out, check_scaling
 from compress.shrinking.compression_job import CoupledModel, check_by_models, iterate_checks
 from compress.shrinking.job_runner import check_against_data, check_held_out_teachers
+from compress.train import train
 from compress.train.dataset_loading import load_for_model, prepare_dataset, with_metric
 from search.plan import SearchPlan
 from search.spaces import Space
@@ -30,6 +33,11 @@ from search.study.warm_start import is_candidate_file
 if TYPE_CHECKING:
     import keras
 
+SEARCH_SHARE, LEAST_TRIALS, AVERAGE_SIZE = 0.4, 12, 0.5
+"""Share of a time budget for the first trials, their number, and the time of an average trial over
+that of the space's baseline."""
+PROBED_STEPS, PROBED_VALIDATION = 20, 256
+"""Steps and validation examples that are timed."""
 HANDED_OVER_NOTE = (
     "the data were handed over in Python: commands that are shown need them as a file, by --data"
 )
@@ -147,6 +155,46 @@ def check_limits(plan: SearchPlan, data: Dataset) -> None:
             f"{LIMIT_OPTIONS[name]} must be at least what the smallest candidate of space "
             f"'{plan.search.space}' has: {value:,.0f} {NAMES[name]}. Received: {limit:,}."
         )
+
+
+def fit_epochs(plan: SearchPlan, data: Dataset, workers: int, threads: int) -> int:
+    """Return the epochs of a trial in a run with a time budget, at most those of the plan.
+
+    A first part of the budget must be enough for some trials of average size. The space's baseline
+    is trained for a few steps to find out how long they take.
+
+    Args:
+        plan: The plan, with a budget.
+        data: The data of the run.
+        workers: Number of workers.
+        threads: CPU threads of each worker.
+    """
+    budget = plan.goal.seconds
+    assert budget is not None
+    size = min(len(data.train), PROBED_STEPS * plan.finetune.batch_size)
+    part = replace(
+        data,
+        train=data.train.take(np.arange(size)),
+        val=data.val.take(np.arange(min(len(data.val), PROBED_VALIDATION))),
+    )
+    device = setup_device("cpu", threads)
+    model = next(_build_models(plan, data), None)
+    if model is None:  # trials report the errors of user-defined spaces
+        return plan.search.epochs
+    settings = replace(plan.finetune, epochs=2)
+    result = train(model, part, settings, device=device, seed=plan.seed)
+    # the first epoch contains the compilation
+    epoch_seconds = result.history[-1].seconds * len(data.train) / size
+    available = SEARCH_SHARE * budget * workers / LEAST_TRIALS
+    fitting = int(available / max(1e-9, AVERAGE_SIZE * epoch_seconds))
+    epochs = max(1, min(plan.search.epochs, fitting))
+    if epochs < plan.search.epochs:
+        LOG.info(
+            "trials have %d epochs of %d: one of the space's baseline takes about %.0f s, and "
+            "about %d trials are to fit into %.0f %% of the budget",
+            epochs, plan.search.epochs, epoch_seconds, LEAST_TRIALS, 100 * SEARCH_SHARE,
+        )  # fmt: skip
+    return epochs
 
 
 def check_compression(plan: SearchPlan, data: Dataset, teachers: Sequence[keras.Model]) -> None:
