@@ -50,8 +50,6 @@ TABLE = (
     Entry("repair_weights", 20, "reconstruction of models with 80 to 95 % zeros"),
     Entry("repair_int8", 30, "reconstructed models keep their accuracy in int8",
           "--nets small,random1,random2,mobilenet"),
-    Entry("repair_cost", 18, "how time and memory of a reconstruction grow",
-          "--repeats 1 --nets MobileNetV2"),
     Entry("real_size", 8, "time and memory of selection and reconstruction up to 224 pixels",
           "--models resnet20,mobilenetv2"),
     Entry("channel_methods", 40, "the default choice of channel counts is the best one known",
@@ -71,6 +69,8 @@ TABLE = (
     Entry("search_nas_table", 15, "samplers where the whole front is known",
           "--table nas-bench-macro_cifar10.json"),
     Entry("cluster_overhead", 30, "what a study costs with many workers", "--trials 1000"),
+    Entry("run_front", 17, "a run with a budget ends with better files than other ways",
+          "--ways budget,hand,search --seeds 0"),
     Entry("whole_run", 50, "what a search with compression ends with"),
 )  # fmt: skip
 """All of them, in the order of a full run; a module with a `main` that is missing fails a test."""

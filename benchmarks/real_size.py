@@ -33,6 +33,7 @@ if __name__ == "__main__" and not __package__:  # a process that measures anothe
     sys.path.pop(0)
 
 import numpy as np
+import numpy.typing as npt
 
 from benchmarks._common import Benchmark, table
 from benchmarks._repair import span
@@ -52,12 +53,32 @@ STAGES = {
 """Beginnings of progress texts, and the stage that each belongs to."""
 
 
+def natural(count: int, size: int, seed: int = 0) -> npt.NDArray[np.float32]:
+    """Return images of noise whose amplitudes fall as 1/f, of mean 0 and deviation 1.
+
+    Shape: (count, size, size, 3), float32.
+
+    Reference:
+        Field 1987, "Relations between the statistics of natural images and the response
+        properties of cortical cells": the amplitudes of photographs fall as 1/f.
+    """
+    rng = np.random.default_rng(seed)
+    far = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None])
+    weight = 1 / np.maximum(far, 1 / size)
+    weight[0, 0] = 0
+    found = np.empty((count, size, size, 3), np.float32)
+    for image in found:  # one at a time: spectra of all would be large
+        noise = rng.normal(size=(3, size, size))
+        made = np.fft.irfft2(np.fft.rfft2(noise) * weight, (size, size))
+        image[:] = np.moveaxis(made / made.std((1, 2), keepdims=True), 0, -1)
+    return found
+
+
 def load_case(name: str, mlperf: str) -> tuple[Any, Any, Any, Any]:
     """Return a model, the images that prune it, and images with labels that evaluate it."""
     import keras
 
     from benchmarks.memory_budget import vit
-    from benchmarks.repair_cost import natural
     from benchmarks.repair_int8 import person_images
     from benchmarks.resnet20 import load_fashion
     from compress.data import sample_inputs

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import real_size, repair_cost, repair_models, repair_resnet20, repair_weights
+from benchmarks import real_size, repair_models, repair_resnet20, repair_weights
 from benchmarks._repair import (
     WAYS,
     by_name,
@@ -146,22 +146,13 @@ def test_a_class_that_drops_most_is_told() -> None:
 
 
 def test_images_have_the_spectrum_of_photographs() -> None:
-    x = repair_cost.natural(4, 32)
+    x = real_size.natural(4, 32)
     assert x.shape == (4, 32, 32, 3)
     np.testing.assert_allclose(x.mean((1, 2)), 0, atol=1e-5)
     np.testing.assert_allclose(x.std((1, 2)), 1, atol=1e-4)
     power = np.square(np.abs(np.fft.rfft2(x, axes=(1, 2)))).mean((0, 3))
     # amplitudes fall as 1/f: power at a fourth of the frequency is 16 times as large
     assert power[0, 2] + power[2, 0] > 4 * (power[0, 8] + power[8, 0])
-
-
-def test_growth_is_against_the_first() -> None:
-    rows = [{"seconds": 2.0, "extra_peak_mib": 10.0, "peak_mib": 1.0, "input_mib": 1.0}]
-    twice = [{**rows[0], "seconds": 4.0}]
-    runs = {"chain, 64, 8, 64": rows, "chain, 128, 8, 64": twice}
-    told = repair_cost.growth({"runs": runs})
-    assert "| examples | 64 | 8 | 64 | 2.00 | 1.00x | 10 |" in told
-    assert "|  | 128 | 8 | 64 | 4.00 | 2.00x | 10 |" in told
 
 
 def test_costs_of_both_versions_stand_in_rows_of_their_own() -> None:

@@ -1,0 +1,99 @@
+"""A front of files as one makes it by hand: Optuna's TPE with Keras's fit, then tfmot and int8.
+
+    python benchmarks/peers/tpe_tfmot.py FOLDER SECONDS SEED
+
+Reads data.npz (x_train, y_train, x_val, y_val, scaled) from the folder. For 60 % of the time TPE
+samples candidates of run_front.py's space, which fit trains with Adam for `EPOCHS`. Then the
+candidates of its front by validation accuracy and MACs, the best one first, are pruned by tfmot to
+half of their weights during two more epochs; each is written in float32 and int8, pruned and not.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ["TF_USE_LEGACY_KERAS"] = "1"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import numpy as np
+import optuna
+import tensorflow as tf
+import tensorflow_model_optimization as tfmot
+import tf_keras as keras
+
+from benchmarks.run_front import build_net, count_net_macs
+
+SEARCH_SHARE, EPOCHS, PRUNED_EPOCHS, BATCH, SPARSITY = 0.6, 6, 2, 64, 0.5
+
+
+def write_files(model: Any, x: Any, stem: Path) -> None:
+    """Write a model in float32 and in int8, calibrated on 200 images."""
+
+    def examples() -> Any:
+        for image in x[:200]:
+            yield [image[np.newaxis]]
+
+    for kind in ("float32", "int8"):
+        converter = tf.lite.TFLiteConverter.from_keras_model(model)
+        if kind == "int8":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.representative_dataset = examples
+        Path(f"{stem}.{kind}.tflite").write_bytes(converter.convert())
+
+
+def main() -> None:
+    folder, seconds, seed = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
+    began = time.monotonic()
+    keras.utils.set_random_seed(seed)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with np.load(folder / "data.npz") as file:
+        data = dict(file)
+    shape, classes = data["x_train"].shape[1:], int(data["y_train"].max()) + 1
+    models: dict[int, Any] = {}
+
+    def fit(model: Any, rate: float, epochs: int, *callbacks: Any) -> float:
+        model.compile(
+            keras.optimizers.Adam(rate), keras.losses.SparseCategoricalCrossentropy(),
+            metrics=["accuracy"],
+        )  # fmt: skip
+        history = model.fit(
+            data["x_train"], data["y_train"], batch_size=BATCH, epochs=epochs, verbose=0,
+            validation_data=(data["x_val"], data["y_val"]), callbacks=list(callbacks),
+        )  # fmt: skip
+        return float(history.history["val_accuracy"][-1])
+
+    def objective(trial: optuna.Trial) -> tuple[float, float]:
+        model = build_net(trial, shape, classes, keras)
+        accuracy = fit(model, trial.suggest_float("rate", 3e-4, 1e-2, log=True), EPOCHS)
+        models[trial.number] = model
+        return accuracy, count_net_macs(model)
+
+    study = optuna.create_study(
+        directions=["maximize", "minimize"], sampler=optuna.samplers.TPESampler(seed=seed)
+    )
+    study.optimize(objective, timeout=SEARCH_SHARE * seconds)
+    front = sorted(study.best_trials, key=lambda trial: -trial.values[0])
+    (folder / "files").mkdir(exist_ok=True)
+    for trial in front:
+        write_files(models[trial.number], data["x_train"], folder / "files" / f"{trial.number}")
+    steps = -(-len(data["x_train"]) // BATCH)
+    for trial in front:
+        if time.monotonic() - began > 0.95 * seconds:
+            break
+        schedule = tfmot.sparsity.keras.PolynomialDecay(0.0, SPARSITY, 0, PRUNED_EPOCHS * steps)
+        pruned = tfmot.sparsity.keras.prune_low_magnitude(models[trial.number], schedule)
+        fit(pruned, trial.params["rate"] / 3, PRUNED_EPOCHS,
+            tfmot.sparsity.keras.UpdatePruningStep())  # fmt: skip
+        stripped = tfmot.sparsity.keras.strip_pruning(pruned)
+        write_files(stripped, data["x_train"], folder / "files" / f"{trial.number}-pruned")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,315 @@
+"""The files that a run ends with after some minutes, beside other ways to spend the same minutes.
+
+    python -m benchmarks.run_front [--minutes 5] [--seeds 0,1,2] [--ways budget,hand,search,shrink]
+        [--against CHECKOUT] [--data fashion_mnist] [--resume FILE]
+
+Each way has the same wall time on all cores, one after the other:
+
+    budget   paretune run --budget
+    before   paretune run of the checkout, 60 % of the time for trials; ended when the time is over
+    hand     Optuna's TPE with Keras's fit for 60 % of the time, then tfmot and int8 (peers/)
+    shrink   the space's baseline trained for half of the time, then paretune shrink for the rest
+    search   paretune search for 85 % of the time, then float32 and int8 files of its front
+
+All search one space, `net` below. Validation data select the files of each way; test data evaluate
+them here, at the end. All files of a seed are timed against each other in one session. Shown: the
+hypervolume of test accuracy in [0.5, 1] and log latency in [1 us, 10 ms].
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+
+from benchmarks._common import Benchmark, Mean, seed_list, table, verdict
+from benchmarks._stored import ROOT, Stored
+from compress.core.atomic_files import read_json
+from compress.core.pareto import measure_hypervolume
+from compress.data import Dataset
+
+WAYS = ("budget", "before", "hand", "shrink", "search")
+WIDTHS = (8, 16, 24, 32, 48)
+LOWEST, REFERENCE = np.array([-1.0, -3.0]), np.array([-0.5, 1.0])
+"""Best and worst of -accuracy and of the decimal logarithm of milliseconds."""
+TIMING_SECONDS = 60.0
+SPACE = "benchmarks.run_front:net"
+
+
+def build_net(trial: Any, shape: Any, classes: int, keras: Any) -> Any:
+    """Build a candidate: convolutions, some separable, some pooled, then global pooling.
+
+    Args:
+        trial: Optuna's trial.
+        shape: Of the images.
+        classes: Number of classes.
+        keras: Keras 3, or tf_keras.
+    """
+    layers = keras.layers
+    inputs = keras.Input(shape)
+    x = layers.Conv2D(trial.suggest_categorical("stem", WIDTHS), 3, padding="same", use_bias=False)(
+        inputs
+    )
+    x = layers.ReLU()(layers.BatchNormalization()(x))
+    for block in range(trial.suggest_int("blocks", 1, 4)):
+        filters = trial.suggest_categorical(f"filters{block}", WIDTHS)
+        kernel = trial.suggest_categorical(f"kernel{block}", (3, 5))
+        if trial.suggest_categorical(f"separable{block}", (False, True)):
+            x = layers.DepthwiseConv2D(kernel, padding="same", use_bias=False)(x)
+            kernel = 1
+        x = layers.Conv2D(filters, kernel, padding="same", use_bias=False)(x)
+        x = layers.ReLU()(layers.BatchNormalization()(x))
+        if trial.suggest_categorical(f"pool{block}", (False, True)):
+            x = layers.MaxPooling2D(padding="same")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Softmax()(layers.Dense(classes)(x)))
+
+
+baseline = {
+    "stem": 16, "blocks": 3,
+    **{f"{name}{block}": value for block in range(3)
+       for name, value in {"filters": 32, "kernel": 3, "separable": False,
+                           "pool": block < 2}.items()},
+}  # fmt: skip
+
+
+def net(trial: Any, data: Dataset) -> Any:
+    """Build a candidate of the search."""
+    import keras
+
+    return build_net(trial, data.input_shape, data.task.outputs, keras)
+
+
+def count_net_macs(model: Any) -> float:
+    """Count the multiply-accumulates of a candidate's kernels, in any Keras."""
+    total = 0.0
+    for layer in model.layers:
+        if type(layer).__name__ in ("Conv2D", "DepthwiseConv2D", "Dense"):
+            kernel = layer.get_weights()[0]
+            places = np.prod(tuple(layer.output.shape)[1:-1]) if kernel.ndim == 4 else 1
+            total += float(kernel.size * places)
+    return total
+
+
+def paretune(words: list[str], seconds: float, folder: Path, tree: Path = ROOT) -> None:
+    """Run a command of a checkout; it is interrupted when its time is over."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from search.cli import main; main()", *words],
+        cwd=folder, env={**os.environ, "PYTHONPATH": f"{tree}{os.pathsep}{ROOT}"},
+        stdout=(folder / "log.txt").open("a"), stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+
+
+def list_front_models(folder: Path) -> list[Path]:
+    """Return the files of a search's front."""
+    from search.report import load_report
+    from search.study.directory import SearchFolder
+
+    return [SearchFolder(folder).get_shipped_path(name) for name in load_report(folder).front]
+
+
+def spend(way: str, seconds: float, seed: int, given: argparse.Namespace, folder: Path) -> None:
+    """Spend the time on one way, whose .tflite files are then somewhere in the folder."""
+    import paretune as pt
+
+    search = ["--data", given.data, "--space", SPACE, "--seed", str(seed), "--out", "run"]
+    if way == "budget":
+        paretune(["run", *search, "--budget", f"{seconds:g}"], 2 * seconds, folder)
+    elif way == "before":
+        minutes = f"{0.6 * seconds / 60:g}"
+        words = ["run", *search, "--trials", "100000", "--max-minutes", minutes]
+        paretune(words, seconds, folder, given.against)
+    elif way == "search":
+        words = [
+            "search",
+            *search,
+            "--trials",
+            "100000",
+            "--max-minutes",
+            f"{seconds * 0.85 / 60:g}",
+        ]
+        paretune(words, 2 * seconds, folder)
+        for model in list_front_models(folder / "run"):
+            pt.export(model, folder / "files" / model.stem, data=given.data)
+    elif way == "hand":
+        from compress.data import load_data
+
+        data = load_data(given.data)
+        parts = {}
+        for part in ("train", "val"):
+            parts[f"x_{part}"], parts[f"y_{part}"] = data.inputs(part), data.split(part).y
+        np.savez(folder / "data.npz", **parts)
+        script = ROOT / "benchmarks" / "peers" / "tpe_tfmot.py"
+        subprocess.run(
+            [sys.executable, str(script), str(folder), f"{seconds:g}", str(seed)], check=True,
+            stdout=(folder / "log.txt").open("a"), stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        (folder / "data.npz").unlink()
+    else:
+        began = time.monotonic()
+        model = train_baseline(given.data, 0.5 * seconds, seed)
+        model.save(folder / "base.keras")
+        left = seconds - (time.monotonic() - began)
+        words = ["shrink", "base.keras", "--data", given.data, "--budget", f"{left:g}", "--seed",
+                 str(seed), "--out", "run"]  # fmt: skip
+        paretune(words, 2 * seconds, folder)
+
+
+def train_baseline(source: str, seconds: float, seed: int) -> Any:
+    """Train the space's baseline for some time, with the epochs that fit."""
+    import keras
+    import optuna
+
+    from compress.core.device import setup_device
+    from compress.data import load_data
+    from compress.plan import TrainSettings
+    from compress.train import train
+
+    data = load_data(source)
+    keras.utils.set_random_seed(seed)
+    model = net(optuna.trial.FixedTrial(baseline), data)
+    device, began = setup_device("cpu"), time.monotonic()
+    first = train(model, data, TrainSettings(epochs=1), device=device, seed=seed)
+    left = seconds - (time.monotonic() - began)
+    epochs = max(1, int(left / first.history[0].seconds))
+    settings = TrainSettings(epochs=epochs, learning_rate=3e-3)
+    train(model, data, settings, device=device, seed=seed)
+    return model
+
+
+def list_files(folder: Path) -> list[Path]:
+    """Return the files of a way: those of the run's report, or all where there is none."""
+    report = folder / "run" / "report.json"
+    if report.exists() and (rows := read_json(report).get("files")):
+        return [folder / "run" / row["file"] for row in rows]
+    return [path for path in sorted(folder.rglob("*.tflite")) if not path.name.startswith(".")]
+
+
+def evaluate_files(folder: Path, source: str) -> dict[str, float]:
+    """Return the test accuracy of each file of a way, by its path."""
+    from compress.data import load_data
+    from compress.measure.file_agreement import compute_outputs
+    from compress.measure.runtimes.litert import LiteRTSession
+
+    data = load_data(source)
+    x, y = data.inputs("test"), np.asarray(data.test.y).reshape(-1)
+    found = {}
+    for path in list_files(folder):
+        outputs = compute_outputs(LiteRTSession(path, 1), [x])[0]
+        found[str(path)] = float(np.mean(outputs.argmax(-1) == y))
+    return found
+
+
+def time_files(paths: Mapping[str, str], seed: int) -> dict[str, float]:
+    """Return the milliseconds of all files, timed against each other."""
+    from compress.measure.latency import Entry, time_entries
+
+    entries = {name: Entry(Path(path), "litert", 1) for name, path in paths.items()}
+    times = time_entries(entries, precision=0.02, budget=TIMING_SECONDS, seed=seed)
+    return {name: latency.median_ms for name, latency in times.items()}
+
+
+def volume(files: list[dict[str, float]]) -> float:
+    """Return the hypervolume of files as a share of the box."""
+    if not files:
+        return 0.0
+    losses = np.array([[-item["accuracy"], np.log10(item["ms"])] for item in files])
+    inside = np.maximum(losses, LOWEST)
+    return measure_hypervolume(inside, REFERENCE) / float(np.prod(REFERENCE - LOWEST))
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument("--minutes", type=float, default=5)
+    parser.add_argument("--ways", default="budget,hand,shrink,search", help="with commas")
+    parser.add_argument("--data", default="fashion_mnist", help="a value of --data")
+    parser.add_argument("--against", type=Path, default=ROOT, help="checkout of the way 'before'")
+    seed_list(parser)
+
+
+def measure(given: argparse.Namespace, stored: Stored) -> None:
+    """Run the ways and seeds that are missing; a seed's files are timed together."""
+    seeds: dict[str, Any] = stored.result.setdefault("seeds", {})
+    for seed in given.seeds:
+        if str(seed) in seeds:
+            continue
+        place = Path(tempfile.mkdtemp())
+        accuracies: dict[str, dict[str, float]] = {}
+        seconds = {}
+        for way in given.ways.split(","):
+            (place / way).mkdir()
+            began = time.monotonic()
+            spend(way, 60 * given.minutes, seed, given, place / way)
+            seconds[way] = time.monotonic() - began
+            accuracies[way] = evaluate_files(place / way, given.data)
+            print(
+                f"seed {seed}, {way}: {seconds[way]:.0f} s, {len(accuracies[way])} files",
+                flush=True,
+            )
+        times = time_files({path: path for way in accuracies.values() for path in way}, seed)
+        seeds[str(seed)] = {
+            way: {
+                "seconds": seconds[way],
+                "files": [
+                    {"file": str(Path(path).relative_to(place)), "accuracy": accuracy,
+                     "ms": times[path]}
+                    for path, accuracy in own.items()
+                ],
+            }
+            for way, own in accuracies.items()
+        }  # fmt: skip
+        stored.save(seeds=seeds, minutes=given.minutes)
+        shutil.rmtree(place)
+
+
+def front(result: dict[str, Any]) -> str:
+    """Return the table of hypervolumes by way."""
+    seeds = result["seeds"].values()
+    ways = list(dict.fromkeys(way for seed in seeds for way in seed))
+    means = {way: Mean.of([volume(seed[way]["files"]) for seed in seeds]) for way in ways}
+    rows = []
+    for way in ways:
+        files = [item for seed in seeds for item in seed[way]["files"]]
+        best = max(files, key=lambda item: item["accuracy"], default=None)
+        rows.append([
+            way, means[way].number(),
+            "-" if way == "budget" else verdict(means["budget"], means[way]),
+            f"{len(files) / len(seeds):.0f}",
+            "none" if best is None
+            else f"{100 * best['accuracy']:.2f} % at {1e3 * best['ms']:.0f} us",
+            f"{np.mean([seed[way]['seconds'] for seed in seeds]):.0f} s",
+        ])  # fmt: skip
+    head = ["way", f"hypervolume after {result['minutes']:g} min", "budget against it, pp", "files",
+            "most accurate file", "time taken"]  # fmt: skip
+    return table(head, rows)
+
+
+BENCHMARK = Benchmark(
+    "run_front", __doc__, measure, {"front": front}, arguments, resumable=True, grows=("seeds",),
+)  # fmt: skip
+
+
+def main() -> None:
+    """Run the benchmark."""
+    BENCHMARK.run()
+
+
+if __name__ == "__main__":
+    main()
