@@ -302,3 +302,15 @@ def test_a_worker_loads_its_teachers_once_and_a_plan_makes_its_space_once(
         worker._out.close()
     assert all("error" not in item for item in done), done
     assert loaded == [best]
+
+
+def test_trials_of_a_budget_have_epochs_that_fit(digits: Dataset) -> None:
+    from search.study.checks import fit_epochs
+
+    def epochs(budget: float, workers: int = 2) -> int:
+        plan = from_flat(SearchPlan, {"space": "mlp", "epochs": 9, "budget": budget})
+        return fit_epochs(plan, digits, workers, 1)
+
+    # a day is enough for what the plan asks for, a blink for one epoch
+    assert epochs(86_400.0) == 9
+    assert epochs(1e-3) == 1

@@ -1,0 +1,67 @@
+"""The comparison of runs by the files that they end with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import optuna
+import pytest
+
+from benchmarks import run_front
+from compress.measure import count_macs
+
+
+def test_the_hypervolume_is_a_share_of_the_box() -> None:
+    # half of the height from 0.5 to 1, half of the width from 10 ms to 1 us in decades
+    assert run_front.volume([{"accuracy": 0.75, "ms": 0.1}]) == pytest.approx(0.25)
+    assert run_front.volume([]) == 0
+    assert run_front.volume([{"accuracy": 0.4, "ms": 0.1}]) == 0
+    better = [{"accuracy": 0.75, "ms": 0.1}, {"accuracy": 1.0, "ms": 1.0}]
+    # above 0.75 another quarter of the width counts
+    assert run_front.volume(better) == pytest.approx(0.25 + 0.5 * 0.25)
+
+
+def test_kernels_count_as_everywhere() -> None:
+    trial = optuna.trial.FixedTrial({**run_front.baseline, "separable1": True})
+    model = run_front.build_net(trial, (28, 28, 1), 10, keras)
+    dense = 32 * 10
+    kernels = 28 * 28 * 9 * 16 + 28 * 28 * 9 * 16 * 32 + 14 * 14 * (9 * 32 + 32 * 32)
+    kernels += 7 * 7 * 9 * 32 * 32
+    assert run_front.count_net_macs(model) == kernels + dense
+    # the whole count has normalizations and pooling besides, if at all
+    assert count_macs(model).macs >= kernels + dense
+
+
+def test_files_are_those_of_the_report_where_there_is_one(tmp_path: Path) -> None:
+    for name in ("files/1.int8.tflite", "run/shrunk/7/exports/7.float32.tflite"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True)
+        path.touch()
+    (tmp_path / "files" / ".half.tflite").touch()
+    assert [path.name for path in run_front.list_files(tmp_path)] == [
+        "1.int8.tflite", "7.float32.tflite",
+    ]  # fmt: skip
+    rows = {"files": [{"file": "shrunk/7/exports/7.float32.tflite"}]}
+    (tmp_path / "run" / "report.json").write_text(json.dumps(rows))
+    assert [path.name for path in run_front.list_files(tmp_path)] == ["7.float32.tflite"]
+
+
+def test_every_way_has_a_row() -> None:
+    def seed(gain: float) -> dict[str, Any]:
+        files = [{"file": "a", "accuracy": 0.7 + gain, "ms": 0.1}]
+        return {
+            "budget": {"seconds": 300.0, "files": files},
+            "hand": {"seconds": 310.0, "files": [{**files[0], "accuracy": 0.6 + gain}]},
+            "search": {"seconds": 290.0, "files": []},
+        }
+
+    told = run_front.front({"minutes": 5, "seeds": {str(n): seed(n / 100) for n in range(3)}})
+    rows = {line.split("|")[1].strip(): line for line in told.splitlines()[2:]}
+    assert rows.keys() == {"budget", "hand", "search"}
+    # 0.1 of accuracy in a box of 0.5, over half of the width
+    assert "+10.00" in rows["hand"]
+    assert "none" in rows["search"]
+    assert "72.00 % at 100 us" in rows["budget"]
