@@ -166,6 +166,37 @@ def build_compiled_variables(model: Any, batch: tuple[Any, Any, Any]) -> None:
 
 
 @contextmanager
+def skip_random_initializers() -> Iterator[None]:
+    """Create variables as zeros within the context where random numbers would be drawn.
+
+    For models whose weights are set right after they are built. Seeds are drawn as ever, because
+    initializers draw them when they are made.
+    """
+    from keras.src.backend.tensorflow.core import Variable
+    from keras.src.initializers.random_initializers import RandomInitializer
+
+    original = Variable._initialize_with_initializer
+
+    def initialize(variable: Any, initializer: Any) -> None:
+        if isinstance(initializer, RandomInitializer):
+            initializer = keras.initializers.Zeros()
+        original(variable, initializer)
+
+    Variable._initialize_with_initializer = initialize
+    try:
+        yield
+    finally:
+        Variable._initialize_with_initializer = original
+
+
+def is_own_class(operation: Any) -> bool:
+    """Return whether an operation is of a class of Keras that calls no function of a user."""
+    return type(operation).__module__.startswith("keras.src.") and not isinstance(
+        operation, keras.layers.Lambda
+    )
+
+
+@contextmanager
 def mark_uncompiled(model: Any) -> Iterator[None]:
     """Mark a model as not compiled within the context."""
     compiled = model.compiled

@@ -135,6 +135,20 @@ class SearchPlan(Plan):
         ):
             rule = "be left out beside a budget, which decides what each model is worth"
             require(value == unset, name, rule, value, remedy)
+        formats = self.export.formats
+        require(
+            set(formats) == set(self.export.candidate_formats),
+            "formats",
+            "be without those that need more training or a search of their own beside a budget",
+            ",".join(formats),
+            "Make these of a model of the front: paretune quantize, or paretune shrink.",
+        )
+        require(
+            not self.cluster.files,
+            "files",
+            "be left out beside a budget: its steps need a folder that every worker sees",
+            self.cluster.files,
+        )
         self.build_candidate_plan(())
 
     def build_compression_plan(self, teachers: Sequence[str | Path]) -> Plan:

@@ -15,8 +15,10 @@ from compress.model.keras_internals import (
     copy_trainable_flag,
     find_producer,
     is_graph,
+    is_own_class,
     list_named_weights,
     read_port_structures,
+    skip_random_initializers,
     update_derived_state,
 )
 from compress.model.program import Node, Program, replace_tensors
@@ -53,13 +55,14 @@ def build_pruned_model(
             layer can be neither rebuilt nor copied.
         ValueError: A frozen unit is not kept, or a block belongs to another coupling.
     """
-    return PrunedModelBuilder(coupling, mask, removed_blocks).build(coupling.program)
+    with skip_random_initializers():
+        return PrunedModelBuilder(coupling, mask, removed_blocks).build(coupling.program)
 
 
 def check_callable(pruned_model: keras.Model, coupling: Coupling) -> None:
-    """Check a pruned model by calling it on zeros.
+    """Check a pruned model by calling it on zeros, unless all of its layers are Keras's own.
 
-    Open input sizes are those at which the coupling counts MACs, else 64. If the original model
+    Those have been called on symbolic tensors while the model was built. Open input sizes are those at which the coupling counts MACs, else 64. If the original model
     fails too, the error is ignored.
 
     Args:
@@ -70,6 +73,9 @@ def check_callable(pruned_model: keras.Model, coupling: Coupling) -> None:
         RunFailed: The original can be called, but the pruned model cannot.
     """
     program = coupling.program
+    is_own = not program.is_traced and not program.opened_layers
+    if is_own and all(is_own_class(node.operation) for node in program.walk()):
+        return
     sizes = resolve_input_shapes(program, coupling.input_shape)
     zeros = [
         keras.ops.zeros([64 if size is None else size for size in shape], tensor.dtype)

@@ -62,12 +62,15 @@ def test_options_of_shrink_alone_are_refused() -> None:
 @pytest.mark.parametrize(
     "more",
     [{"latency": "0.5x"}, {"max_drop": 1.0}, {"channels": "0.5x"}, {"sparsity": 0.5},
-     {"final_epochs": 3}, {"as_long": True}],
+     {"final_epochs": 3}, {"as_long": True},
+     {"engine": "ray", "files": "s3://bucket/run", "storage": "postgresql://db/x"}],
     ids=str,
 )  # fmt: skip
 def test_a_budget_decides_what_each_model_is_worth(more: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="must be left out beside a budget"):
         from_flat(SearchPlan, {"budget": "10m", **more})
+    with pytest.raises(InputError, match="formats must be without those that need more training"):
+        from_flat(SearchPlan, {"budget": "10m", "formats": "float32,int8-qat"})
 
 
 def test_trials_of_a_budget_are_as_many_as_pay() -> None:
