@@ -62,8 +62,9 @@ def build_pruned_model(
 def check_callable(pruned_model: keras.Model, coupling: Coupling) -> None:
     """Check a pruned model by calling it on zeros, unless all of its layers are Keras's own.
 
-    Those have been called on symbolic tensors while the model was built. Open input sizes are those at which the coupling counts MACs, else 64. If the original model
-    fails too, the error is ignored.
+    Those have been called on symbolic tensors while the model was built. Open input sizes are those
+    at which the coupling counts MACs, else 64. If the original model fails too, the error is
+    ignored.
 
     Args:
         pruned_model: The model to check.
