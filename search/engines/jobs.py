@@ -231,6 +231,11 @@ class SearchJobs(JobQueue):
         """Number of trials that count: trained, stopped or failed."""
         return sum(item.is_trial for item in self.candidates)
 
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Number of trials that count, and of all trials."""
+        return self.ended_count, self._plan.max_trials
+
     def take_job(self) -> Job | None:
         """Return a trial while the budget lasts; None otherwise, with the reason in `stop_reason`.
 
@@ -377,7 +382,7 @@ class SearchJobs(JobQueue):
             f"{candidate.params or 0:,}",
             candidate.seconds,
         )
-        self._display.advance(self.ended_count, self._plan.max_trials)
+        self._display.advance(*self.progress)
 
 
 class FinalJobs(JobQueue):

@@ -109,10 +109,12 @@ def run_scheduled(
         counts_macs=plan.front_cost == "macs",
     )
     jobs = ScheduledJobs(folder, plan, study, display, candidates, scheduler, provenance, began)
-    display.start_phase("Searching and compressing", len(scheduler.ended), 0)
+    display.start_phase("Searching and compressing, seconds", *jobs.progress)
     try:
         pool.run(jobs)
     except KeyboardInterrupt:
+        if not scheduler.list_points():
+            raise  # there is nothing to record
         LOG.info("interrupted: what is finished is recorded")
         pool.stop()
     studies.close_orphans(study, folder, plan)
@@ -170,6 +172,11 @@ class ScheduledJobs(SearchJobs):
     def seconds(self) -> float:
         """Seconds of the run, with those of earlier processes."""
         return self._earlier_seconds + time.monotonic() - self._began
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Seconds of the run, and seconds for all steps."""
+        return round(self.seconds), round(self.scheduler.seconds)
 
     def take_job(self) -> Job | None:
         """Return the job of the step that the scheduler chooses; None: none can start now."""
@@ -287,7 +294,7 @@ class ScheduledJobs(SearchJobs):
                 step.describe(), result.reason or qualities or "nothing", result.seconds,
                 step.seconds, gain, step.gain,
             )  # fmt: skip
-        self._display.advance(len(self.scheduler.ended), 0)
+        self._display.advance(*self.progress)
 
 
 class RecordJobs(JobQueue):

@@ -237,7 +237,8 @@ class Scheduler:
         self.running = [item for item in self.running if item.number != step.number]
 
     def resume(self, step: Step) -> None:
-        """Count a step as begun that was chosen before."""
+        """Count a step as begun that was chosen before, perhaps more than once."""
+        self.cancel(step)
         self._count = max(self._count, step.number + 1)
         self.running.append(step)
 
