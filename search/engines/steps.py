@@ -15,7 +15,8 @@ from compress.core.errors import FeasibleError
 from compress.data import Dataset
 from compress.exporting.files import get_file_path
 from compress.measure.latency import Entry, time_entries
-from compress.model.io import load_model
+from compress.model.copies import convert_to_float32
+from compress.model.io import load_model, save_model
 from compress.plan.shrink import ShrinkPlan, ShrinkTraining
 from compress.plan.target import Target
 from compress.shrinking.candidate import Candidate, ShrinkFolder
@@ -235,4 +236,10 @@ class StepRunner:
         candidates: Sequence[Candidate] = [
             builder.folder.load_candidate(name) for name in job["sizes"]
         ] or [builder.build_original(job["name"], tuple(builder.original_files.val))]
+        for candidate in candidates:
+            if not candidate.whole:  # any of them may ship
+                save_model(
+                    convert_to_float32(builder.read_model(candidate)),
+                    self._folder.get_model_path(candidate.name),
+                )
         record_candidates(planner, candidates, self._folder, job["command"], began)

@@ -43,6 +43,10 @@ def check_result(folder: Path) -> dict[str, Any]:
         assert (folder / row["file"]).stat().st_size > 0
         assert row["latency"]["median_ms"] > 0
         assert row["test"]["accuracy"] > 0.5
+    # any recorded size may ship, so each has its model
+    for item in report["compressed"]:
+        for name in item["each"]:
+            assert (folder / "candidates" / f"{name}.keras").exists()
     shipped = [path for path in (folder / "ship").iterdir() if path.suffix == ".tflite"]
     assert len(shipped) == 1
     assert not list(folder.rglob(".*.tmp"))
