@@ -42,6 +42,8 @@ __all__ = [
     "SearchPlan",
 ]
 
+LEAST_BUDGET = 60.0
+"""Smallest time budget of a run, in seconds."""
 BUDGET_TIMING_SECONDS = 0.3
 """Time limit of timing a candidate's own files in a run with a time budget."""
 DEFAULT_FINAL_MODELS = 8
@@ -125,6 +127,13 @@ class SearchPlan(Plan):
 
     def _check_budget(self) -> None:
         """Refuse options that decide what a time budget leaves to measurements."""
+        seconds = self.goal.seconds
+        require(
+            seconds is not None and seconds >= LEAST_BUDGET,
+            "budget",
+            f"be at least {LEAST_BUDGET:g} seconds in a run, which trains models from scratch",
+            seconds,
+        )
         remedy = "Without a budget, every model of the front is compressed alike."
         for name, value, unset in (
             ("a goal for each model", self.goal.is_given, False),

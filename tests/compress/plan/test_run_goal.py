@@ -69,6 +69,8 @@ def test_options_of_shrink_alone_are_refused() -> None:
 def test_a_budget_decides_what_each_model_is_worth(more: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="must be left out beside a budget"):
         from_flat(SearchPlan, {"budget": "10m", **more})
+    with pytest.raises(InputError, match="budget must be at least 60 seconds in a run"):
+        from_flat(SearchPlan, {"budget": 30})
     with pytest.raises(InputError, match="formats must be without those that need more training"):
         from_flat(SearchPlan, {"budget": "10m", "formats": "float32,int8-qat"})
 
