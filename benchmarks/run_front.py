@@ -103,7 +103,7 @@ def count_net_macs(model: Any) -> float:
     return total
 
 
-def paretune(words: list[str], seconds: float, folder: Path, tree: Path = ROOT) -> None:
+def run_paretune(words: list[str], seconds: float, folder: Path, tree: Path = ROOT) -> None:
     """Run a command of a checkout; it is interrupted when its time is over."""
     process = subprocess.Popen(
         [sys.executable, "-c", "from search.cli import main; main()", *words],
@@ -131,21 +131,15 @@ def spend(way: str, seconds: float, seed: int, given: argparse.Namespace, folder
 
     search = ["--data", given.data, "--space", SPACE, "--seed", str(seed), "--out", "run"]
     if way == "budget":
-        paretune(["run", *search, "--budget", f"{seconds:g}"], 2 * seconds, folder)
+        run_paretune(["run", *search, "--budget", f"{seconds:g}"], 2 * seconds, folder)
     elif way == "before":
         minutes = f"{0.6 * seconds / 60:g}"
         words = ["run", *search, "--trials", "100000", "--max-minutes", minutes]
-        paretune(words, seconds, folder, given.against)
+        run_paretune(words, seconds, folder, given.against)
     elif way == "search":
-        words = [
-            "search",
-            *search,
-            "--trials",
-            "100000",
-            "--max-minutes",
-            f"{seconds * 0.85 / 60:g}",
-        ]
-        paretune(words, 2 * seconds, folder)
+        minutes = f"{0.85 * seconds / 60:g}"
+        words = ["search", *search, "--trials", "100000", "--max-minutes", minutes]
+        run_paretune(words, 2 * seconds, folder)
         for model in list_front_models(folder / "run"):
             pt.export(model, folder / "files" / model.stem, data=given.data)
     elif way == "hand":
@@ -169,7 +163,7 @@ def spend(way: str, seconds: float, seed: int, given: argparse.Namespace, folder
         left = seconds - (time.monotonic() - began)
         words = ["shrink", "base.keras", "--data", given.data, "--budget", f"{left:g}", "--seed",
                  str(seed), "--out", "run"]  # fmt: skip
-        paretune(words, 2 * seconds, folder)
+        run_paretune(words, 2 * seconds, folder)
 
 
 def train_baseline(source: str, seconds: float, seed: int) -> Any:

@@ -237,19 +237,23 @@ def restore_plan(plan: SearchPlan, folder: SearchFolder) -> SearchPlan:
     """Return the plan with the name of its sampler and the stored settings of an existing run.
 
     Fields that the plan leaves open, such as the metric or the channel criterion, keep the values
-    with which the run was started.
+    with which the run was started; so do the epochs of a run with a time budget, which limits them.
 
     Args:
         plan: The plan of the command.
         folder: The folder of the run, which may be new.
     """
-    objectives = plan.search.objectives
+    objectives, epochs = plan.search.objectives, plan.search.epochs
     if folder.plan_path.exists():
         stored = from_nested(SearchPlan, folder.read_plan_record()["plan"])
         plan = fill_open_fields(plan, stored)
         if objectives == DEFAULT_OBJECTIVES:
             objectives = stored.search.objectives
-    search = replace(plan.search, sampler=plan.search.sampler_name, objectives=objectives)
+        if plan.goal.budget is not None:
+            epochs = min(epochs, stored.search.epochs)
+    search = replace(
+        plan.search, sampler=plan.search.sampler_name, objectives=objectives, epochs=epochs
+    )
     return replace(plan, search=search)
 
 
@@ -315,15 +319,9 @@ def _execute_plan(
         check_compression(plan, data, [teacher.model for teacher in teachers])
     check_limits(plan, data)
     threads = workers.threads
-    if plan.goal.budget is not None:
-        epochs = (
-            from_nested(SearchPlan, folder.read_plan_record()["plan"]).search.epochs
-            if folder.plan_path.exists()
-            else fit_epochs(plan, data, workers.count, threads)
-            if not workers.gpus
-            else plan.search.epochs
-        )
-        plan = replace(plan, search=replace(plan.search, epochs=min(epochs, plan.search.epochs)))
+    if plan.goal.budget is not None and not folder.plan_path.exists() and not workers.gpus:
+        epochs = fit_epochs(plan, data, workers.count, threads)
+        plan = replace(plan, search=replace(plan.search, epochs=epochs))
     commands = _format_commands(plan, command, folder, threads)
     facts = {"data": data.fingerprint(), **space.facts()}
     is_blank = partial(is_untried, folder)

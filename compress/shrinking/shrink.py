@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time as clock
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,13 +24,13 @@ from compress.prune.channels.selection.target import check_feasible
 from compress.run.compressed_model import CompressedModel
 from compress.run.directory import RunFolder
 from compress.run.records import read_record
-from compress.shrinking.candidate import Candidate, ShrinkFolder
+from compress.shrinking.candidate import ShrinkFolder
 from compress.shrinking.candidate_builder import TrainerPool
 from compress.shrinking.compression_job import CompressionJob
 from compress.shrinking.estimates import load_device_times
 from compress.shrinking.final_evaluation import finish_shrink, record_files
 from compress.shrinking.job_runner import UserData, refuse_trained_validation, run_on_model
-from compress.shrinking.planner import Planner, TimeBudget, build_planner
+from compress.shrinking.planner import TimeBudget, build_planner
 from compress.shrinking.recipes import read_recipe, save_recipe
 
 if TYPE_CHECKING:
@@ -251,28 +251,6 @@ def shrink_stage(job: CompressionJob, folder: RunFolder, command: str) -> Compre
     except FeasibleError as error:
         planner.notes.append(f"nothing was removed: {error}")
         candidates = [planner.builder.build_original(job.name, planner.formats)]
-    return record_candidates(planner, candidates, folder, command, start_time)
-
-
-def record_candidates(
-    planner: Planner,
-    candidates: Sequence[Candidate],
-    folder: RunFolder,
-    command: str,
-    start_time: float,
-) -> CompressedModel:
-    """Record the files of candidates in a run's folder, with the best model; see `shrink_stage`.
-
-    Args:
-        planner: Planner of the candidates.
-        candidates: Candidates at their last stage, at least one.
-        folder: Folder of the run.
-        command: Command shown in the report to repeat the run.
-        start_time: Start of the work, by `time.monotonic`.
-
-    Returns:
-        The record, as written.
-    """
     record = record_files(planner, candidates, folder, command, start_time)
     best = next(
         (candidate for candidate in candidates if candidate.name == record.compressed),
@@ -282,5 +260,5 @@ def record_candidates(
         convert_to_float32(planner.builder.read_model(best)),
         folder.get_model_path(record.compressed_name),
     )
-    shutil.rmtree(planner.builder.folder.path / "unfinished", ignore_errors=True)
+    shutil.rmtree(shrink_folder.path / "unfinished", ignore_errors=True)
     return record

@@ -133,7 +133,7 @@ class SearchWorker(Worker):
         )
 
     def _run_step(self, job: dict[str, Any]) -> dict[str, Any]:
-        """Run a step of a run with a time budget; return what was made, or "error"."""
+        """Run a step of a run with a time budget, and return its sizes, or "error"."""
         if self._steps is None:
             self._steps = StepRunner(
                 self.folder, self.plan, self.data, self.device, self.report_progress,

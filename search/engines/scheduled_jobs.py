@@ -32,12 +32,8 @@ from search.study.directory import COMPLETE, Candidate, SearchFolder
 FINISHING_SECONDS, FINISHING_SHARE, TIMING_SHARE = 15.0, 0.05, 0.1
 """Time that is kept for test data and report (seconds, and a share of the budget), and largest
 share for the latency measurement of all files."""
-
-
 TUNED_EPOCHS = 2
 """Epochs of a fine-tuning over those of a trial, as far as they fit."""
-
-
 TRIAL_SHARE, LEAST_TRIAL_SECONDS = 0.2, 30.0
 """Time limit of a trial: a share of the time for all steps, but at least these seconds."""
 
@@ -105,7 +101,6 @@ def run_scheduled(
         float(data.task.chance(labels)),
         epochs,
         compute_working_seconds(plan),
-        plan.max_trials,
         counts_macs=plan.front_cost == "macs",
     )
     jobs = ScheduledJobs(folder, plan, study, display, candidates, scheduler, provenance, began)
@@ -166,6 +161,7 @@ class ScheduledJobs(SearchJobs):
         for candidate in candidates:
             if candidate.id not in known and candidate.is_trial:
                 step = scheduler.add_trial(self.seconds)
+                self._log.write("begun", step.to_json())
                 self._finish_step(step, self._describe_trial(candidate))
 
     @property
@@ -188,6 +184,9 @@ class ScheduledJobs(SearchJobs):
             )
             if step is None:
                 return None
+            if self.seconds >= self.scheduler.seconds:  # of a process that was killed late
+                self.scheduler.cancel(step)
+                continue
             job = super().take_job() if step.kind == TRIAL else self._build_job(step)
             if job is None:
                 self.scheduler.cancel(step)

@@ -1,7 +1,8 @@
-"""What a worker does in a step of a run with a time budget: export, prune, fine-tune, record."""
+"""Steps of a run with a time budget in a worker: export, prune, fine-tune, record."""
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -22,8 +23,8 @@ from compress.plan.target import Target
 from compress.shrinking.candidate import Candidate, ShrinkFolder
 from compress.shrinking.candidate_builder import CandidateBuilder, create_builder
 from compress.shrinking.compression_job import LoadedTeachers, RunContext, prepare_job
+from compress.shrinking.final_evaluation import record_files
 from compress.shrinking.planner import TimeBudget, build_planner
-from compress.shrinking.shrink import record_candidates
 from search.plan import SearchPlan
 from search.scheduler.scheduler import EXPORT, PRUNE, SHARES, TUNE
 from search.study import optimizers
@@ -242,4 +243,5 @@ class StepRunner:
                     convert_to_float32(builder.read_model(candidate)),
                     self._folder.get_model_path(candidate.name),
                 )
-        record_candidates(planner, candidates, self._folder, job["command"], began)
+        record_files(planner, candidates, self._folder, job["command"], began)
+        shutil.rmtree(builder.folder.path / "unfinished", ignore_errors=True)

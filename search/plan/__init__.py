@@ -126,7 +126,7 @@ class SearchPlan(Plan):
         )
 
     def _check_budget(self) -> None:
-        """Refuse options that decide what a time budget leaves to measurements."""
+        """Check that no option contradicts a time budget, which leaves choices to measurements."""
         seconds = self.goal.seconds
         require(
             seconds is not None and seconds >= LEAST_BUDGET,

@@ -1,4 +1,4 @@
-"""Forecasts of what a step of a run brings and takes, learned from the steps before it."""
+"""Forecasts of the files that steps of a run lead to, learned from the steps before."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
 
 from compress.core.pareto import measure_hypervolume
 
@@ -23,6 +22,8 @@ PRIOR_WEIGHT = 3.0
 """Number of observations that a prior counts as."""
 PRIOR_SPREAD = 0.15
 """Standard deviation of the log of a ratio of errors before anything is known."""
+FORMAT_PRIOR = 0.05
+"""Log of the error of a file of another format over that of the float file, likewise."""
 OVERHEAD_PRIOR, LATENCY_WEIGHT = 0.3, 0.1
 """Share of the first file's latency that does not depend on MACs, before more is known, and the
 weight of that prior."""
@@ -111,19 +112,6 @@ class RidgeModel:
 
 
 @dataclass(eq=False)
-class FormatForecast:
-    """How files of a format differ from the float files of the same models.
-
-    Attributes:
-        errors: Log of the ratio of the errors.
-        costs: Log of the ratio of the costs.
-    """
-
-    errors: RidgeModel = field(default_factory=lambda: RidgeModel((0.05,), (1.0,)))
-    costs: RidgeModel = field(default_factory=lambda: RidgeModel((0.0,), (1.0,)))
-
-
-@dataclass(eq=False)
 class Forecaster:
     """Forecasts of the files of models that are not exported, pruned or fine-tuned yet.
 
@@ -150,7 +138,8 @@ class Forecaster:
             (OVERHEAD_PRIOR, 1 - OVERHEAD_PRIOR), (LATENCY_WEIGHT, LATENCY_WEIGHT)
         )
     )
-    _by_format: dict[str, FormatForecast] = field(default_factory=dict)
+    _error_ratios: dict[str, list[float]] = field(default_factory=dict)
+    _cost_ratios: dict[str, list[float]] = field(default_factory=dict)
     _first: Point | None = None
 
     def observe_files(self, files: Sequence[FileResult], macs: float) -> None:
@@ -170,11 +159,11 @@ class Forecaster:
         self.latency.observe((1 / cost, macs / self._first[0] / cost), 1.0)
         for name, item in by_format.items():
             if item is not base:
-                forecast = self._by_format.setdefault(name, FormatForecast())
-                forecast.errors.observe((1.0,), compute_log_ratio(item.quality, base.quality))
-                forecast.costs.observe((1.0,), math.log(item.cost / base.cost))
+                log_ratio = compute_log_ratio(item.quality, base.quality)
+                self._error_ratios.setdefault(name, []).append(log_ratio)
+                self._cost_ratios.setdefault(name, []).append(math.log(item.cost / base.cost))
 
-    def observe_pruned(self, halvings: float, repaired: float) -> None:
+    def observe_pruning(self, halvings: float, repaired: float) -> None:
         """Learn from a model that was pruned and reconstructed.
 
         Args:
@@ -183,11 +172,11 @@ class Forecaster:
         """
         self.repaired.observe((halvings,), repaired)
 
-    def observe_tuned(self, halvings: float, repaired: float, tuned: float) -> None:
+    def observe_tuning(self, halvings: float, repaired: float, tuned: float) -> None:
         """Learn from a model that was fine-tuned.
 
         Args:
-            halvings, repaired: See `observe_pruned`.
+            halvings, repaired: See `observe_pruning`.
             tuned: Log of the ratio of the errors after fine-tuning.
         """
         self.tuned.observe((1.0, halvings, repaired), tuned)
@@ -246,11 +235,9 @@ class Forecaster:
         """
         points = [(error, cost)]
         for name in self.formats[1:]:
-            forecast = self._by_format.get(name, FormatForecast())
-            points.append(
-                (error * math.exp(forecast.errors.predict((1.0,))),
-                 cost * math.exp(forecast.costs.predict((1.0,))))
-            )  # fmt: skip
+            error_ratio = estimate_mean(self._error_ratios.get(name, ()), FORMAT_PRIOR)
+            cost_ratio = estimate_mean(self._cost_ratios.get(name, ()), 0.0)
+            points.append((error * math.exp(error_ratio), cost * math.exp(cost_ratio)))
         return points
 
 
@@ -315,7 +302,7 @@ class FrontScale:
         """
         before = self.measure(front)
         gain = 0.0
-        for node, weight in QUADRATURE:
+        for node, weight in QUADRATURE if spread else ((0.0, 1.0),):
             factor = math.exp(node * spread)
             moved = [(item_error * factor, cost) for item_error, cost in files]
             gain += weight * (self.measure([*front, *moved]) - before)
@@ -338,16 +325,18 @@ def estimate_mean(values: Sequence[float], prior: float, weight: float = 1.0) ->
     return (sum(last) + weight * prior) / (len(last) + weight)
 
 
-def rank_correlation(predicted: Sequence[float], actual: Sequence[float]) -> float:
+def compute_rank_correlation(predicted: Sequence[float], actual: Sequence[float]) -> float:
     """Return Spearman's rank correlation; NaN for fewer than three pairs or equal values.
 
     Args:
         predicted, actual: (n,) values in the same order.
 
     Example:
-        >>> rank_correlation([1.0, 2.0, 3.0], [2.0, 5.0, 9.0])
+        >>> compute_rank_correlation([1.0, 2.0, 3.0], [2.0, 5.0, 9.0])
         1.0
     """
     if len(predicted) < 3 or len(set(predicted)) < 2 or len(set(actual)) < 2:
         return math.nan
-    return round(float(np.corrcoef(rankdata(predicted), rankdata(actual))[0, 1]), 12)
+    from scipy.stats import spearmanr  # takes a second to import
+
+    return round(float(spearmanr(predicted, actual).statistic), 12)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from compress.core.errors import InputError
-from search.scheduler.forecast import FileResult, rank_correlation
+from search.scheduler.forecast import FileResult, compute_rank_correlation
 from search.scheduler.scheduler import Scheduler, SizeResult, Step, StepResult
 
 EndedStep = tuple[Step, StepResult, float]
@@ -32,18 +33,23 @@ class ScheduleLog:
             event: "begun" or "ended".
             content: The step, or the number of the step and its result.
         """
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"event": event, **content}) + "\n")
+        line = json.dumps({"event": event, **content}).encode() + b"\n"
+        with self.path.open("ab+") as stream:
+            if stream.tell():
+                stream.seek(-1, os.SEEK_END)
+                if stream.read() != b"\n":  # a kill has cut off the last line
+                    line = b"\n" + line
+            stream.write(line)
 
     def read(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield the lines as (event, content); one that was cut off by a kill ends the file."""
+        """Yield the lines as (event, content), without those that a kill has cut off."""
         if not self.path.exists():
             return
         for line in self.path.read_text(encoding="utf-8").splitlines():
             try:
                 content = json.loads(line)
             except ValueError:
-                return
+                continue
             yield content.pop("event"), content
 
     def replay(self, scheduler: Scheduler) -> float:
@@ -94,7 +100,7 @@ class ScheduleLog:
 
 
 def describe_schedule(ended: Sequence[EndedStep]) -> list[str]:
-    """Describe what a run spent its time on, and how good its forecasts were.
+    """Describe the steps of a run by kind, and the errors of its forecasts.
 
     Args:
         ended: The steps that ended.
@@ -117,7 +123,7 @@ def describe_schedule(ended: Sequence[EndedStep]) -> list[str]:
         lines.append(
             f"Of {len(pairs)} fine-tuned sizes, the result was {100 * error:+.2f} points from the "
             f"forecast on average, with a rank correlation of "
-            f"{rank_correlation(predicted, actual):.2f}."
+            f"{compute_rank_correlation(predicted, actual):.2f}."
         )
     return lines
 

@@ -46,7 +46,7 @@ PRIOR_FACTOR = 1.3
 
 @dataclass(frozen=True)
 class Step(Record):
-    """One step of a run, with what was expected of it.
+    """Step of a run, with the forecast of its gain and duration.
 
     Attributes:
         number: Number of the step, from 0.
@@ -86,7 +86,7 @@ class Step(Record):
 
 
 @dataclass(frozen=True)
-class SizeResult(Record):
+class SizeResult:
     """One size of a candidate, pruned or not.
 
     Attributes:
@@ -104,7 +104,7 @@ class SizeResult(Record):
 
 @dataclass(frozen=True)
 class StepResult(Record):
-    """What became of a step.
+    """Result of a step.
 
     Attributes:
         model: Id of the candidate; "" if there is none.
@@ -171,7 +171,6 @@ class Scheduler:
         chance: Selection metric of guessing.
         epochs: Epochs of a fine-tuning.
         seconds: Seconds for all steps.
-        trials: Largest number of trials.
         counts_macs: Whether the cost of a file is its number of MACs.
 
     Attributes:
@@ -184,7 +183,6 @@ class Scheduler:
     chance: float
     epochs: int
     seconds: float
-    trials: int
     counts_macs: bool = False
     models: dict[str, ScheduledModel] = field(default_factory=dict)
     running: list[Step] = field(default_factory=list)
@@ -205,15 +203,12 @@ class Scheduler:
             may_search: Whether another trial may begin.
         """
         left = self.seconds - elapsed
-        trials = self._count_trials()
-        may_search = may_search and trials < self.trials
-        steps: list[Step]
-        if may_search and trials < FIRST_TRIALS:
-            steps = [self._forecast_trial()] if not trials or self._fits(TRIAL, left) else []
-        else:
-            steps = list(self._list_steps(left))
-            if may_search and self._fits(TRIAL, left):
-                steps.append(self._forecast_trial())
+        trial = self._forecast_trial()
+        trials = len(self._trial_gains) + sum(step.kind == TRIAL for step in self.running)
+        # nothing is known before the first trial, so that it is tried in any case
+        steps = [trial] if may_search and (not trials or trial.seconds <= left) else []
+        if not may_search or trials >= FIRST_TRIALS:
+            steps += self._list_steps(left)
         steps = [
             replace(step, gain=step.gain * self._calibrate(step.kind))
             for step in steps
@@ -266,11 +261,6 @@ class Scheduler:
             for _, item in model.list_files()
         ]
 
-    def measure_hypervolume(self) -> float:
-        """Return the hypervolume of all files; 0 without any."""
-        points = self.list_points()
-        return FrontScale.from_points(points, self.chance).measure(points) if points else 0.0
-
     def list_front(self) -> list[tuple[str, float, FileResult]]:
         """Return the non-dominated files as (candidate, share, file), in ascending order of cost.
 
@@ -288,9 +278,6 @@ class Scheduler:
                 front.append(row)
         return front[::-1]
 
-    def _count_trials(self) -> int:
-        return len(self._durations[TRIAL]) + sum(step.kind == TRIAL for step in self.running)
-
     def _estimate_seconds(self, kind: str) -> float:
         known = self._durations[kind]
         return estimate_mean(known, PRIOR_SECONDS[kind], 1.0 if not known else 0.0)
@@ -307,9 +294,6 @@ class Scheduler:
         expected = sum(pair[0] for pair in pairs)
         prior = CALIBRATION_WEIGHT * expected / len(pairs)
         return (sum(pair[1] for pair in pairs) + prior) / max(expected + prior, 1e-12)
-
-    def _fits(self, kind: str, left: float) -> bool:
-        return self._estimate_seconds(kind) + self._estimate_seconds(EXPORT) <= left
 
     def _estimate_tuning(self, model: ScheduledModel, macs: float) -> float:
         """Estimate the seconds of an epoch of fine-tuning a size of a model."""
@@ -450,7 +434,7 @@ class Scheduler:
         for size in result.sizes if step.kind == PRUNE else ():
             model.sizes[size.share] = ScheduledSize(size)
             self._forecaster.observe_files(size.files, size.macs)
-            self._forecaster.observe_pruned(
+            self._forecaster.observe_pruning(
                 math.log2(model.macs / size.macs), compute_log_ratio(size.quality, model.quality)
             )
         if step.kind == PRUNE:
@@ -482,7 +466,7 @@ class Scheduler:
         (size,) = result.sizes
         old = model.sizes.get(step.share)
         repaired = 0.0 if old is None else compute_log_ratio(old.result.quality, model.quality)
-        self._forecaster.observe_tuned(
+        self._forecaster.observe_tuning(
             math.log2(model.macs / size.macs),
             repaired,
             compute_log_ratio(size.quality, model.quality),

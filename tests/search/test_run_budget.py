@@ -11,6 +11,14 @@ from typing import Any
 
 import pytest
 
+from compress.plan.fields import from_flat
+from search.engines import Display
+from search.engines.scheduled_jobs import ScheduledJobs
+from search.plan import SearchPlan
+from search.scheduler.log import ScheduleLog
+from search.scheduler.scheduler import Scheduler
+from search.study.checks import Provenance
+from search.study.directory import COMPLETE, Candidate, SearchFolder
 from tests.patience import PATIENCE, wait_for
 from tests.search.test_run import paretune, records, start
 
@@ -84,3 +92,17 @@ def test_a_budget_belongs_to_a_whole_run(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "budget must be left out in paretune search" in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_trial_that_the_log_does_not_have_is_learned_once(tmp_path: Path) -> None:
+    """Its record was written, and the run was killed before the log was."""
+    plan = from_flat(SearchPlan, {"space": "mlp", "budget": "10m"})
+    folder = SearchFolder(tmp_path / "r")
+    folder.claim("run", plan)
+    candidate = Candidate("0000", COMPLETE, {}, 0, macs=1000, val={"accuracy": 0.9}, seconds=3.0)
+    for _ in range(3):  # each process reads what those before it left
+        scheduler = Scheduler(("float32",), 0.1, 10, 600.0)
+        ScheduledJobs(folder, plan, None, Display(), [candidate], scheduler, Provenance(), 0.0)
+        assert list(scheduler.models) == ["0000"]
+        assert len(scheduler.ended) == 1
+    assert len(ScheduleLog(folder.path).list_ended()) == 1

@@ -13,8 +13,8 @@ from search.scheduler.forecast import (
     FrontScale,
     RidgeModel,
     compute_log_ratio,
+    compute_rank_correlation,
     estimate_mean,
-    rank_correlation,
 )
 
 
@@ -83,8 +83,8 @@ def test_fine_tuning_is_learned_from_pairs() -> None:
     assert error == pytest.approx(0.1 * math.exp(-0.05 + 0.16 + 0.14))
     assert wider == pytest.approx(math.hypot(0.15, 0.1 * 0.15 * 2))
     for halvings in (0.5, 1.0, 1.5, 2.0) * 20:
-        forecaster.observe_pruned(halvings, 0.3 * halvings)
-        forecaster.observe_tuned(halvings, 0.3 * halvings, 0.2 * halvings - 0.1)
+        forecaster.observe_pruning(halvings, 0.3 * halvings)
+        forecaster.observe_tuning(halvings, 0.3 * halvings, 0.2 * halvings - 0.1)
     error, spread = forecaster.predict_tuned(0.9, 1.0, None)
     assert error == pytest.approx(0.1 * math.exp(0.1), rel=0.01)
     assert spread < 0.04
@@ -95,5 +95,5 @@ def test_ratios_means_and_ranks() -> None:
     assert compute_log_ratio(1.0, 1.0) == 0
     assert estimate_mean([], 3.0) == 3
     assert estimate_mean([100.0, *[1.0] * 8], 1.0) == 1
-    assert rank_correlation([1, 2, 3, 4], [10, 20, 40, 30]) == pytest.approx(0.8)
-    assert math.isnan(rank_correlation([1, 2], [1, 2]))
+    assert compute_rank_correlation([1, 2, 3, 4], [10, 20, 40, 30]) == pytest.approx(0.8)
+    assert math.isnan(compute_rank_correlation([1, 2], [1, 2]))

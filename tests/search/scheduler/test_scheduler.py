@@ -78,17 +78,20 @@ class World:
         return StepResult(step.model, seconds, (size,), step.epochs)
 
 
-def make_scheduler(seconds: float = 600, trials: int = 60) -> Scheduler:
-    return Scheduler(FORMATS, 0.1, 10, seconds, trials)
+def make_scheduler(seconds: float = 600) -> Scheduler:
+    return Scheduler(FORMATS, 0.1, 10, seconds)
 
 
 def simulate(
-    scheduler: Scheduler, world: World, workers: int = 1
+    scheduler: Scheduler, world: World, workers: int = 1, trials: int = 60
 ) -> Iterator[tuple[float, Step, StepResult, float]]:
     """Yields each step that ended, in the order of time."""
     now, running = 0.0, list[tuple[float, Step, StepResult]]()
     while True:
-        while len(running) < workers and (step := scheduler.choose(now)) is not None:
+        while len(running) < workers:
+            step = scheduler.choose(now, may_search=len(world.models) < trials)
+            if step is None:
+                break
             result = world.do(step)
             running.append((now + result.seconds, step, result))
         if not running:
@@ -132,8 +135,6 @@ def test_the_front_is_of_files_that_no_other_beats() -> None:
     for one, other in pairwise(front):
         assert other.cost > 1.03 * one.cost
         assert other.quality > one.quality
-    volume = scheduler.measure_hypervolume()
-    assert volume > 0
 
 
 def test_pruning_is_left_alone_where_it_never_pays() -> None:
@@ -154,17 +155,19 @@ def test_the_same_outcomes_and_times_give_the_same_decisions() -> None:
         + [(now, 0, step.number, step, result) for now, step, result, _ in ended],
         key=lambda item: item[:3],
     )
+    trials = 0
     for now, _, _, step, result in events:
         if result is None:
-            assert second.choose(now) == step
+            assert second.choose(now, may_search=trials < 60) == step
+            trials += step.kind == TRIAL
         else:
             second.finish(step, result)
     assert second.list_front() == first.list_front()
 
 
 def test_a_log_brings_a_scheduler_to_where_it_was(tmp_path: Path) -> None:
-    log, first = ScheduleLog(tmp_path), make_scheduler()
-    for count, (now, step, result, gain) in enumerate(simulate(first, World())):
+    log, first, world = ScheduleLog(tmp_path), make_scheduler(), World()
+    for count, (now, step, result, gain) in enumerate(simulate(first, world)):
         log.write("begun", step.to_json())
         log.write("ended", {"number": step.number, "at": now, "gain": gain, **result.to_json()})
         if count == 15:
@@ -181,6 +184,13 @@ def test_a_log_brings_a_scheduler_to_where_it_was(tmp_path: Path) -> None:
     assert second.running == [pending]
     assert second.list_front() == first.list_front()
     assert second.choose(now + 50) == first.choose(now + 50)
+    # what is written after the half line is read, too
+    log.write("ended", {"number": pending.number, "at": now + 9, "gain": 0.0,
+                        **world.do(pending).to_json()})  # fmt: skip
+    third = make_scheduler()
+    assert log.replay(third) == pytest.approx(now + 9)
+    assert third.running == []
+    assert len(log.list_ended()) == len(third.ended) == len(first.ended) + 1
 
 
 def test_what_fails_is_not_tried_again() -> None:
@@ -203,6 +213,5 @@ def test_nothing_begins_that_does_not_fit() -> None:
     assert ended
     assert all(step.begun + min(step.seconds, 40) <= 45 for _, step, _, _ in ended[1:])
     # the number of trials is limited, too
-    few = make_scheduler(trials=5)
-    kinds = [step.kind for _, step, _, _ in simulate(few, World())]
+    kinds = [step.kind for _, step, _, _ in simulate(make_scheduler(), World(), trials=5)]
     assert kinds.count(TRIAL) == 5
