@@ -183,9 +183,7 @@ def build_title(report: Report) -> str:
     plan, models = report.record["plan"], [record.model for record in report.compressed]
     subject = models[0] if len(models) == 1 else report.data.get("source", report.folder.name)
     targets = [section.target for section in report.sections if section.target]
-    if not targets and "search" in plan:
-        targets = [f"{plan['search'].get('trials', 0)} trials"]
-    elif not targets:
+    if not targets:
         channels = plan.get("channels", {}).get("target")
         sparsity = plan.get("weights", {}).get("sparsity")
         targets += [f"channels {channels}"] if channels else []

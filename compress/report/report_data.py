@@ -228,7 +228,7 @@ class Section:
         verdict_title: Whether the goal was met, in one line; empty: there is no goal.
         verdict_lines: A line per part of the goal.
         screen_notes: Notes of the result screen.
-        target: The goal, for the title; empty: there is none.
+        target: The goal, or the extent of a search, for the title; empty: there is none.
     """
 
     front: tuple[str, ...] = ()

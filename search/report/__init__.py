@@ -88,6 +88,10 @@ class SearchSection(Section):
         self.validation_learnt = any(record.on_validation for record in report.finals)
         self.evaluated_on_test = "final trainings" if report.finals else ""
         self.devices = tuple(item.device for item in report.candidates)
+        budget = report.record["plan"].get("goal", {}).get("budget")
+        count = sum(item.is_trial for item in report.candidates)
+        trials = "1 trial" if count == 1 else f"{count} trials"
+        self.target = trials if budget is None else f"budget {budget:g} s, {trials}"
 
     @cached_property
     def _facts(self) -> SearchFacts:

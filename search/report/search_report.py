@@ -285,10 +285,18 @@ def build_schedule_section(report: SearchReport) -> dict[str, Any]:
     """
     return {
         "lines": describe_schedule(report.schedule),
-        "heads": ["Step", "Begun, s", "Seconds", "expected", "Gain", "expected", "Result"],
+        "heads": [
+            "Step",
+            "Begun, s",
+            "Seconds",
+            "Seconds expected",
+            "Gain",
+            "Gain expected",
+            "Result",
+        ],
         "rows": [
             [
-                step.describe(),
+                step.describe() if step.model else f"{step.describe()} {result.model}",
                 f"{step.begun:.0f}",
                 f"{result.seconds:.0f}",
                 f"{step.seconds:.0f}",

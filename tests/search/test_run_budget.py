@@ -11,10 +11,13 @@ from typing import Any
 
 import pytest
 
+from compress.core.atomic_files import write_json
 from compress.plan.fields import from_flat
+from compress.report.html import build_title
 from search.engines import Display
 from search.engines.scheduled_jobs import ScheduledJobs
 from search.plan import SearchPlan
+from search.report import load_report
 from search.scheduler.log import ScheduleLog
 from search.scheduler.scheduler import Scheduler
 from search.study.checks import Provenance
@@ -106,3 +109,20 @@ def test_a_trial_that_the_log_does_not_have_is_learned_once(tmp_path: Path) -> N
         assert list(scheduler.models) == ["0000"]
         assert len(scheduler.ended) == 1
     assert len(ScheduleLog(folder.path).list_ended()) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "title"),
+    [
+        ({}, "paretune run: digits, 1 trial"),
+        ({"budget": "2m"}, "paretune run: digits, budget 120 s, 1 trial"),
+    ],
+)
+def test_the_title_tells_the_extent(options: dict[str, Any], title: str, tmp_path: Path) -> None:
+    folder = SearchFolder(tmp_path / "r")
+    folder.claim("run", from_flat(SearchPlan, {"space": "mlp", **options}))
+    write_json(folder.data, {"source": "digits"})
+    folder.write_candidate(
+        Candidate("0000", COMPLETE, {}, 0, macs=1000, val={"accuracy": 0.9}, seconds=3.0)
+    )
+    assert build_title(load_report(folder.path)) == title
