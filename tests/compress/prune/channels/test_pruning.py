@@ -313,3 +313,11 @@ def test_the_rule_that_is_shown_works() -> None:
     x = names["Mix"](10, name="mix")(x)
     coupling, _, _ = check(keras.Model(inputs, layers.Dense(3, name="head")(x)))
     assert [group.name for group in coupling.groups] == ["before", "mix"]
+
+
+def test_layers_that_are_built_after_a_pruning_draw_their_weights() -> None:
+    """Random values are skipped only while the smaller model is built, whose weights are set."""
+    prune_channels(cnn(), macs=0.5)
+    fresh = keras.layers.Dense(4)
+    fresh.build((None, 5))
+    assert np.count_nonzero(fresh.kernel) == 20
