@@ -375,7 +375,7 @@ def _execute_plan(
             if plan.goal.budget is not None:
                 failures = run_scheduled(
                     folder, threaded_plan, data, pool, display, provenance, commands["command"],
-                    began,
+                    began, partial(render, folder.path),
                 )  # fmt: skip
             elif command == "run":
                 failures = compress_front(folder, threaded_plan, pool, display, provenance)

@@ -247,7 +247,7 @@ def _collect_values(report: Report, metric: str) -> tuple[str, Mapping[str, floa
         return "the exported files", {
             row.artifact.id: row.artifact.val[metric] for row in report.rows
         }
-    # older records: only formats that compute the same as the Keras model, unlike int8
+    # older records, of original and pruned models: only formats that compute the same, unlike int8
     models = {record.model: record.val for record in report.compressed}
     return "the Keras models (that of int8 files is not on record)", {
         row.artifact.id: models[row.artifact.model][row.artifact.variant][metric]

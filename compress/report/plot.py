@@ -25,6 +25,8 @@ STYLES = {
     ("pruned", "float32"): ("#D55E00", "^", "pruned float32"),
     ("pruned", "int8"): ("#E69F00", "D", "pruned int8"),
     ("pruned", "int8-qat"): ("#009E73", "P", "pruned int8, trained so"),
+    ("tuned", "float32"): ("#CC79A7", "v", "fine-tuned float32"),
+    ("tuned", "int8"): ("#882255", "X", "fine-tuned int8"),
 }
 AXES = {
     "macs": ("Exported files", "MACs (counted, zeros included)"),

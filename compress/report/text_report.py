@@ -69,25 +69,25 @@ def _format_change(name: str, original: Row | None, chosen: Row) -> str:
 
 
 def describe_effect(report: Report, model: str) -> str:
-    """Return a sentence on the effect of compression: metric, bytes and time of pruned files.
+    """Return a sentence on the effect of compression: metric, bytes and time of the new files.
 
     Args:
         report: The report with the files.
         model: Name of the model.
     """
     rows = [row for row in report.rows if row.artifact.model == model]
-    pruned_rows = [row for row in rows if row.artifact.variant == "pruned"]
-    if not pruned_rows or len(pruned_rows) == len(rows):
+    new_rows = [row for row in rows if row.artifact.variant != "dense"]
+    if not new_rows or len(new_rows) == len(rows):
         return "not compressed"
-    return "; ".join(describe_file_effect(report, row) for row in pruned_rows)
+    return "; ".join(describe_file_effect(report, row) for row in new_rows)
 
 
 def describe_file_effect(report: Report, row: Row) -> str:
-    """Return the gain of a pruned file over the original, and that of the format alone.
+    """Return the gain of a new file over the original, and that of the format alone.
 
     Args:
         report: The report with the files.
-        row: The pruned file; files of the original are in the report, too.
+        row: A file that is not the original's; files of the original are in the report, too.
     """
     model = row.artifact.model
     record = next(item for item in report.compressed if item.model == model)
@@ -280,7 +280,7 @@ def _describe_epochs(record: CompressedModel, file: str = "") -> str:
 def _describe_file_effect(
     old: Row, new: Row, unpruned: Row | None, main: str, record: CompressedModel
 ) -> str:
-    """Return the gain of a pruned file over the original, and that of the format alone."""
+    """Return the gain of a new file over the original, and that of the format alone."""
     metric_change = formatting.format_change(
         main, new.artifact.test[main] - old.artifact.test[main]
     )

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 PICTURE_PATTERN = re.compile(r"data:image/png;base64,[A-Za-z0-9+/=]+")
 VARIANTS = ("dense", "pruned")
+"""The models before and after compression, in a record's validation metrics."""
+FILE_VARIANTS = (*VARIANTS, "tuned")
+"""What a file was made of: the original, a pruned model, or one that was trained further only."""
 
 
 # keys of nested tables that reports read; other keys are not checked
@@ -113,7 +116,7 @@ class Artifact(Record):
     Attributes:
         id: Id, such as "0005.float32" or "0005-p80.int8".
         model: Name of the original model ("0005").
-        variant: "dense" (the original) or "pruned".
+        variant: "dense" (the original), "pruned", or "tuned" (trained further, nothing removed).
         format: Export format, such as "float32" or "int8".
         file: Path in the run's folder.
         baseline: Id of the artifact that ratios refer to: the original model's file, in float32 if
@@ -177,7 +180,7 @@ class Artifact(Record):
             if is_share(name) and not 0 <= value <= 1:
                 return f"test.{name} must be a share in [0, 1]; received: {value}"
         return (
-            find_unknown_value("variant", self.variant, VARIANTS)
+            find_unknown_value("variant", self.variant, FILE_VARIANTS)
             or find_too_low(
                 self, 0, "macs", "params", "nonzero", "sparsity", "sparse_macs", "checked", "tested"
             )
@@ -247,8 +250,8 @@ class CompressedModel(Record):
         if self.as_long is not None and not {"val", "test"} <= self.as_long.keys():
             received = ", ".join(self.as_long) or "nothing"
             return f"as_long must hold 'val' and 'test'; received: {received}"
-        if not self.compressed and not any(item.variant == "pruned" for item in files):
-            return "artifacts must hold a pruned file; received: none"
+        if not self.compressed and all(item.variant == "dense" for item in files):
+            return "artifacts must hold a compressed file; received: none"
         if any(item["size"] < 1 for item in self.weights["pruned"]):
             return "weights.pruned must be layers of at least one weight; received: one of none"
         invalid = [item for item in (self.channels or {}).get("unknown", ()) if len(item) != 3]
@@ -261,7 +264,7 @@ class CompressedModel(Record):
         """The name of the compressed model in files."""
         if self.compressed:
             return self.compressed
-        ids = [item["id"] for item in self.artifacts if item["variant"] == "pruned"]
+        ids = [item["id"] for item in self.artifacts if item["variant"] != "dense"]
         return str(ids[0]).rpartition(".")[0]
 
     def list_artifacts(self) -> list[Artifact]:

@@ -51,7 +51,7 @@ class Variant:
         model: Any Keras model.
         stem: Prefix of the names of its files.
         model_name: Name of the model that is compressed.
-        kind: "dense" (original) or "pruned".
+        kind: "dense" (the original), "pruned", or "tuned" (trained further, nothing removed).
         sparsity: Share of zeros among the pruned weights.
         val: Validation metrics of its files by format, if known; these are not evaluated again.
     """

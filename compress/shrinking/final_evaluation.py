@@ -447,4 +447,6 @@ def _select_candidates(
 def _build_variant(planner: Planner, candidate: Candidate) -> Variant:
     builder = planner.builder
     name, kind = (builder.job.name, "dense") if candidate.whole else (candidate.name, "pruned")
+    if kind == "pruned" and candidate.share == 1 and not candidate.channels:
+        kind = "tuned"
     return Variant(builder.read_model(candidate), name, builder.job.name, kind, val=candidate.val)

@@ -115,7 +115,7 @@ def ship_selected_file(
     times = {name: row.latency for name, row in rows.items() if row.latency is not None}
     record = next(item for item in report.compressed if item.model == artifact.model)
     steps = [f"converted to {artifact.format}; the model is the original"]
-    if artifact.variant == "pruned":
+    if artifact.variant != "dense":
         row = selection.to_ship.row
         steps = [describe_file_effect(report, row), describe_training(report, record)]
     write_ship_folder(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -36,6 +37,8 @@ TUNED_EPOCHS = 2
 """Epochs of a fine-tuning over those of a trial, as far as they fit."""
 TRIAL_SHARE, LEAST_TRIAL_SECONDS = 0.2, 30.0
 """Time limit of a trial: a share of the time for all steps, but at least these seconds."""
+REPORT_SECONDS, REPORT_SHARE = 60.0, 0.02
+"""Shortest time between two reports of an unfinished run, and their largest share of the time."""
 
 
 def compute_working_seconds(plan: SearchPlan) -> float:
@@ -67,6 +70,7 @@ def run_scheduled(
     provenance: Provenance,
     command: str,
     began: float,
+    write_report: Callable[[], object],
 ) -> list[str]:
     """Spend a time budget on the steps that the front of files gains most from, and record it.
 
@@ -81,6 +85,7 @@ def run_scheduled(
         provenance: Origin of the run's models, with notes for the reports.
         command: Command that repeats the run.
         began: Start of this process's work, by `time.monotonic`.
+        write_report: Writes the report of what the folder holds.
 
     Returns:
         Failures of recorded models, with reasons.
@@ -103,7 +108,9 @@ def run_scheduled(
         compute_working_seconds(plan),
         counts_macs=plan.front_cost == "macs",
     )
-    jobs = ScheduledJobs(folder, plan, study, display, candidates, scheduler, provenance, began)
+    jobs = ScheduledJobs(
+        folder, plan, study, display, candidates, scheduler, provenance, began, write_report
+    )
     display.start_phase("Searching and compressing, seconds", *jobs.progress)
     try:
         pool.run(jobs)
@@ -135,6 +142,7 @@ class ScheduledJobs(SearchJobs):
         scheduler: Scheduler without any step.
         provenance: Origin of the run's models.
         began: Start of this process's work, by `time.monotonic`.
+        write_report: Writes the report of what the folder holds.
     """
 
     def __init__(
@@ -147,9 +155,11 @@ class ScheduledJobs(SearchJobs):
         scheduler: Scheduler,
         provenance: Provenance,
         began: float,
+        write_report: Callable[[], object],
     ) -> None:
         super().__init__(folder, plan, study, display, candidates)
         self.scheduler, self._provenance = scheduler, provenance
+        self._write_report, self._next_report = write_report, REPORT_SECONDS
         self._log = ScheduleLog(folder.path)
         self._earlier_seconds = self._log.replay(scheduler)
         self._began = began
@@ -294,6 +304,11 @@ class ScheduledJobs(SearchJobs):
                 step.seconds, gain, step.gain,
             )  # fmt: skip
         self._display.advance(*self.progress)
+        if self.seconds >= self._next_report:
+            began = self.seconds
+            self._write_report()
+            pause = (self.seconds - began) / REPORT_SHARE
+            self._next_report = self.seconds + max(REPORT_SECONDS, pause)
 
 
 class RecordJobs(JobQueue):

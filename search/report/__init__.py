@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from compress.core.arguments import convert_json
 from compress.report import write_report
 from compress.report.markup import load_templates, render_template
 from compress.report.report_data import ModelDetails, Section
@@ -88,7 +89,9 @@ class SearchSection(Section):
         self.validation_learnt = any(record.on_validation for record in report.finals)
         self.evaluated_on_test = "final trainings" if report.finals else ""
         self.devices = tuple(item.device for item in report.candidates)
-        budget = report.record["plan"].get("goal", {}).get("budget")
+        name = f"'{report.folder / 'plan.json'}': plan.goal"
+        goal = convert_json(report.record["plan"].get("goal", {}), dict[str, Any], name)
+        budget = convert_json(goal.get("budget"), float | None, f"{name}.budget")
         count = sum(item.is_trial for item in report.candidates)
         trials = "1 trial" if count == 1 else f"{count} trials"
         self.target = trials if budget is None else f"budget {budget:g} s, {trials}"

@@ -103,11 +103,16 @@ def test_a_trial_that_the_log_does_not_have_is_learned_once(tmp_path: Path) -> N
     folder = SearchFolder(tmp_path / "r")
     folder.claim("run", plan)
     candidate = Candidate("0000", COMPLETE, {}, 0, macs=1000, val={"accuracy": 0.9}, seconds=3.0)
+    reports: list[str] = []
     for _ in range(3):  # each process reads what those before it left
         scheduler = Scheduler(("float32",), 0.1, 10, 600.0)
-        ScheduledJobs(folder, plan, None, Display(), [candidate], scheduler, Provenance(), 0.0)
+        ScheduledJobs(
+            folder, plan, None, Display(), [candidate], scheduler, Provenance(), -100.0,
+            lambda: reports.append("written"),
+        )  # fmt: skip
         assert list(scheduler.models) == ["0000"]
         assert len(scheduler.ended) == 1
+    assert reports == ["written"]  # after the one new step, more than a minute after the start
     assert len(ScheduleLog(folder.path).list_ended()) == 1
 
 

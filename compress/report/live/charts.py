@@ -119,9 +119,9 @@ class Points:
 
 EXTRA_MARKS = (
     ("#117733", "hexagon"),
-    ("#CC79A7", "x"),
+    ("#44AA99", "bowtie"),
     ("#F0E442", "star"),
-    ("#8A8F99", "triangle-down"),
+    ("#8A8F99", "hourglass"),
     ("#4B0092", "pentagon"),
     ("#994F00", "hexagram"),
 )
@@ -263,13 +263,14 @@ def _format_cell(report: Report, row: Row, column: Column) -> str:
 
 
 def format_kind(variant: str, file_format: str) -> str:
-    """Return the kind of a file: "original float32", "pruned int8".
+    """Return the kind of a file: "original float32", "pruned int8", "fine-tuned float32".
 
     Args:
         variant: Variant of the model, as recorded.
         file_format: Format of the file.
     """
-    return f"{'original' if variant == 'dense' else variant} {file_format}"
+    names = {"dense": "original", "tuned": "fine-tuned"}
+    return f"{names.get(variant, variant)} {file_format}"
 
 
 def _lower_first(title: str) -> str:
@@ -280,7 +281,10 @@ def _lower_first(title: str) -> str:
 def _assign_marks(names: list[str]) -> dict[str, tuple[str, str]]:
     """Return (colour, plotly symbol) by group: that of the PNG plots, or a further one."""
     # matplotlib marker -> plotly symbol
-    symbols = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "P": "cross"}
+    symbols = {
+        "o": "circle", "s": "square", "^": "triangle-up", "v": "triangle-down", "D": "diamond",
+        "P": "cross", "X": "x",
+    }  # fmt: skip
     plot_marks = {
         format_kind(variant, kind): (colour, symbols[marker])
         for (variant, kind), (colour, marker, _) in STYLES.items()

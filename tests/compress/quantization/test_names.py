@@ -115,7 +115,8 @@ def test_the_command_line_takes_a_model_with_a_function_of_a_module(tmp_path: Pa
     command = (
         "compress", "net.keras", "--data", "rows.npz", "--plugins", "my_activations",
         "--sparsity", "0", "--finetune-epochs", "0", "--formats", "float32,int8-qat",
-        "--qat-epochs", "0", "--latency-budget", "0.3", "--device", "cpu", "--out", "out",
+        "--qat-epochs", "0", "--latency-budget", "0.3", "--normalize", "none",
+        "--device", "cpu", "--out", "out",
     )  # fmt: skip
     for words in (("-c", make), ("-m", "paretune", *command)):
         done = subprocess.run(

@@ -43,9 +43,10 @@ def run_with(path: Path, files: list[tuple[str, float | None, float, int, float]
     for name, val, test, gzipped, _ in files:
         stem, _, file_format = name.partition(".")
         more: dict[str, Any] = {} if val is None else {"val": {"accuracy": val}, "tested": 360}
+        variant = {"m": "dense", "m-tuned": "tuned"}.get(stem, "pruned")
         made.append(
             Artifact(
-                name, "m", "dense" if stem == "m" else "pruned", file_format, f"exports/{name}",
+                name, "m", variant, file_format, f"exports/{name}",
                 "m.float32", 100, 1000, 1000, 0.0, (), 10_000, gzipped, {"accuracy": test}, 0.0,
                 1.0, 50, **more,
             )

@@ -180,7 +180,7 @@ def test_a_compression_with_contradictions() -> None:
     ).to_json()
     assert CompressedModel.from_json(record).compressed_name == "m-p80"
     for change, message in (
-        ({"compressed": ""}, "must hold a pruned file"),
+        ({"compressed": ""}, "must hold a compressed file"),
         ({"val": {"dense": {}}}, "val must hold 'pruned'; received: dense"),
         ({"artifacts": [{"id": "m.float32"}]}, "must have the keys id, model"),
         (
