@@ -8,12 +8,15 @@ A block in a document names the table and the file that it was made from:
     `python -m benchmarks.trial_speed --rounds 3`, 2026-11-25, commit d58cb20, ...
     <!-- / -->
 
+Several commands or commits of one result, or a long command, are folded below the line.
+
 `none` in place of the file is a block that waits for its first result. `python -m benchmarks._docs`
 renders the blocks of all documents anew from the files that they name.
 """
 
 from __future__ import annotations
 
+import html
 import importlib
 import re
 from collections.abc import Callable, Mapping
@@ -27,6 +30,8 @@ from compress.core.atomic_files import write_text
 from compress.core.errors import InputError
 
 NONE = "none"
+MAX_COMMAND = 100
+"""Number of characters of a command that is shown; a longer one is folded."""
 _BLOCK = re.compile(
     r"^<!-- benchmarks\.(?P<name>\w+):(?P<table>\w+) (?P<file>\S+) -->\n(?P<body>.*?)^<!-- / -->$",
     re.MULTILINE | re.DOTALL,
@@ -71,10 +76,20 @@ def body(benchmark: Renders, name: str, stored: Stored | None) -> str:
     """Return the lines of a block: the table, and its origin below it."""
     if stored is None:
         return f"Not measured yet: `python -m benchmarks.{benchmark.name}`.\n"
-    told = stored.provenance
-    typed = ", then ".join(f"`{command}`" for command in stored.commands)
-    source = f"{typed}, {stored.origin()}; {_told_seeds(told['seeds'])}"
-    return f"{benchmark.tables[name](stored.result)}\n\n{source}.\n"
+    table = benchmark.tables[name](stored.result)
+    seeds = _told_seeds(stored.provenance["seeds"])
+    commands = stored.commands
+    is_short = len(commands) == 1 and len(commands[0]) <= MAX_COMMAND
+    shown = commands[0] if is_short else f"python -m benchmarks.{benchmark.name}"
+    if is_short and len(stored.commits) == 1:
+        return f"{table}\n\n`{shown}`, {stored.origin()}; {seeds}.\n"
+    date = stored.provenance["date"][:10]
+    source = f"`{shown}`, {date}, {stored.describe_machines()}; {seeds}."
+    typed = ", then ".join(
+        f"<code>{html.escape(command, quote=False)}</code>" for command in commands
+    )
+    folded = f"<details><summary>Commands and commits</summary>{typed}; {stored.describe_commits()}"
+    return f"{table}\n\n{source}\n\n{folded}.</details>\n"
 
 
 def write(document: Path, benchmark: Renders, stored: Stored) -> None:

@@ -53,20 +53,20 @@ class Way:
 
 
 WAYS = {
-    "none": Way("l2, uniform widths, no repair", "l2", "layer", "nothing"),
+    "none": Way("l2, uniform channel counts, not reconstructed", "l2", "layer", "nothing"),
     "statistics": Way("the same, statistics re-estimated", "l2", "layer", "statistics"),
     "grail alone": Way("the same, GRAIL's ridge alone", "l2", "layer", "grail"),
     "grail": Way("the same, GRAIL's ridge, statistics re-estimated", "l2", "layer",
                  "grail, statistics"),
-    "alone": Way("the same, repaired, each kernel alone", "l2", "layer", "repair alone"),
-    "l2": Way("the same, repaired", "l2", "layer", "repair"),
-    "reconstruction": Way("criterion `reconstruction`, uniform widths, repaired",
+    "alone": Way("the same, reconstructed, each kernel alone", "l2", "layer", "repair alone"),
+    "l2": Way("the same, reconstructed", "l2", "layer", "repair"),
+    "reconstruction": Way("criterion `reconstruction`, uniform channel counts, reconstructed",
                           "reconstruction", "layer", "repair"),
-    "damage": Way("criterion `reconstruction`, widths by output error, repaired", "reconstruction",
-                  "output_error", "repair", ChannelOptions().tries),
+    "damage": Way("criterion `reconstruction`, channel counts by output error, reconstructed",
+                  "reconstruction", "output_error", "repair", ChannelOptions().tries),
 }  # fmt: skip
 TORCH = {
-    "torch-pruning layer": "torch-pruning, l2, uniform widths, statistics re-estimated",
+    "torch-pruning layer": "torch-pruning, l2, uniform channel counts, statistics re-estimated",
     "torch-pruning global": "torch-pruning, l2 over all layers, statistics re-estimated",
 }
 """By the name of a row: how the peer's nets are called."""

@@ -92,21 +92,34 @@ class Stored:
         found = [_RESUME.sub("", item["command"]) for item in typed if item.get("command")]
         return tuple(dict.fromkeys(found))
 
-    def origin(self) -> str:
-        """Return date, commit and machine in one line."""
-        told = self.provenance
-        commits = [self.short_commit + (" with changes" if told["dirty"] else "")]
-        commits += [str(item["commit"] or "unknown")[:7] for item in told["resumed"]]
-        plural = "s" if len(set(commits)) > 1 else ""
-        text = f"{told['date'][:10]}, commit{plural} {', '.join(dict.fromkeys(commits))}"
-        if told.get("recovered"):
-            text += " (recovered from git log)"
-        machine = told["machine"]
+    @property
+    def commits(self) -> tuple[str, ...]:
+        """Commits that were measured, each once, shortened."""
+        commits = [self.short_commit + (" with changes" if self.provenance["dirty"] else "")]
+        commits += [str(item["commit"] or "unknown")[:7] for item in self.provenance["resumed"]]
+        return tuple(dict.fromkeys(commits))
+
+    def describe_commits(self) -> str:
+        """Return the commits as text."""
+        plural = "s" if len(self.commits) > 1 else ""
+        recovered = " (recovered from git log)" if self.provenance.get("recovered") else ""
+        return f"commit{plural} {', '.join(self.commits)}{recovered}"
+
+    def describe_machines(self) -> str:
+        """Return the processors that were measured, and the cores of the first one, as text."""
+        machine = self.provenance["machine"]
         cores = "core" if machine["cores"] == 1 else "cores"
-        text += f", {machine['cpu']}, {machine['cores']} {cores}"
-        others = [item["machine"]["cpu"] for item in told["resumed"] if "machine" in item]
+        others = [
+            item["machine"]["cpu"] for item in self.provenance["resumed"] if "machine" in item
+        ]
+        text = f"{machine['cpu']}, {machine['cores']} {cores}"
         text += "".join(f", then {cpu}" for cpu in dict.fromkeys(others))
-        return text + ("" if told["complete"] else ", unfinished")
+        return text + ("" if self.provenance["complete"] else ", unfinished")
+
+    def origin(self) -> str:
+        """Return date, commits and machines in one line."""
+        date = self.provenance["date"][:10]
+        return f"{date}, {self.describe_commits()}, {self.describe_machines()}"
 
 
 def machine() -> dict[str, Any]:

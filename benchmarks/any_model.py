@@ -227,8 +227,8 @@ def qualities(result: dict[str, Any]) -> str | None:
             recipe.text, found[0]["quality"], dense.percent(), long.percent(), small.percent(),
             verdict(small, long), f"{min(macs):.2f}x to {max(macs):.2f}x",
         ])  # fmt: skip
-    head = ["net", "evaluated with", "dense file", "dense, trained as long", "small file",
-            "points of small against as long", "MACs, old/new"]  # fmt: skip
+    head = ["model", "evaluated with", "original file", "original, trained as long", "small file",
+            "small file against that, pp", "MACs, old/new"]  # fmt: skip
     return table(head, rows)
 
 
@@ -249,7 +249,7 @@ def costs(result: dict[str, Any]) -> str | None:
             f"{before['bytes'] / 1000:.0f} -> {small['bytes'] / 1000:.0f} kB",
             told_latency(before["latency"])[0], *told_latency(small["latency"]), why or "none",
         ])  # fmt: skip
-    head = ["net", "MACs", "after", "file", "time of one example", "after", "old/new",
+    head = ["model", "MACs", "after", "file", "time of one example", "after", "old/new",
             "channels that stay, and why"]  # fmt: skip
     return table(head, rows)
 

@@ -132,7 +132,7 @@ def methods_table(result: dict[str, Any]) -> str:
             for method, mean in means.items()
         ]
         rows.append([name, target, *cells, chosen, verdict(means["default"], means[best])])
-    head = ["net", "MACs", *(f"{method}, pp lost" for method in METHODS), "the default chose",
+    head = ["model", "MACs", *(f"{method}, pp lost" for method in METHODS), "the default chose",
             "default against the best alone, pp"]  # fmt: skip
     return table(head, rows)
 

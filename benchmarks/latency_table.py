@@ -147,7 +147,7 @@ def agreement(result: dict[str, Any]) -> str:
         row.append(f"r = {np.corrcoef(macs, measured)[0, 1]:.4f}")
         rows.append(row)
     return table(
-        ["net", "calls measured", "in", "random nets", "time of whole files",
+        ["model", "calls measured", "in", "random models", "time of whole files",
          "error of the table", "error of the bare sum over their own calls", "MACs and time"],
         rows,
     )  # fmt: skip
@@ -156,7 +156,7 @@ def agreement(result: dict[str, Any]) -> str:
 def interpolated(result: dict[str, Any]) -> str:
     """Return the table of calls at widths that were interpolated, a row a net."""
     return table(
-        ["net", "calls held out", "median error", "90 % quantile", "of their total time"],
+        ["model", "calls held out", "median error", "90 % quantile", "of their total time"],
         [
             [name, held["calls"], *(f"{100 * held[key]:.1f} %" for key in
                                     ("median_error", "p90_error", "share_of_total"))]

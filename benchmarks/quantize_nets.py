@@ -170,7 +170,7 @@ def qualities(result: dict[str, Any]) -> str:
         ]
         cells.append(Mean.of(pairs).number(2) if pairs else "-")
         rows.append(cells)
-    head = ["net", "parameters", *WAYS.values(), "int8-qat less float32, both trained"]
+    head = ["model", "parameters", *WAYS.values(), "int8-qat less float32, both trained"]
     return table(head, rows)
 
 
@@ -183,7 +183,7 @@ def sizes(result: dict[str, Any]) -> str:
             found = [one["bytes"] for one in _runs(result, name, way).values() if "bytes" in one]
             cells.append(f"{found[0] / 1e3:.1f} kB" if found else "-")
         rows.append(cells)
-    return table(["net", *WAYS.values()], rows)
+    return table(["model", *WAYS.values()], rows)
 
 
 def times(result: dict[str, Any]) -> str | None:
@@ -194,7 +194,7 @@ def times(result: dict[str, Any]) -> str | None:
             cells = [cell for way in TIMED["litert"] for cell in _timed_cells(found[way], way)]
             described = next((one["runtime"] for one in found.values() if "runtime" in one), "")
             rows.append([name, described, *cells])
-    head = ["net", "runtime", "float32", "int8, the converter's", "faster", "int8-qat", "faster"]
+    head = ["model", "runtime", "float32", "int8, the converter's", "faster", "int8-qat", "faster"]
     return table(head, rows) if rows else None
 
 

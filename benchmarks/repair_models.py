@@ -46,8 +46,9 @@ CHOICES = {
 """Criterion and scope."""
 LABELS = {
     "l2": "l2 over all layers",
-    "reconstruction, damage": "`reconstruction`, widths by output error",
+    "reconstruction, damage": "`reconstruction`, channel counts by output error",
 }
+SIDES = ("not reconstructed", "reconstructed")
 PARAMETERS = {
     "brightness": (25.0, 50.0, 75.0),
     "blur": (0.5, 1.0, 1.5),
@@ -215,10 +216,8 @@ def losses(result: dict[str, Any]) -> str:
                     cells.append(Mean.of(lost).number(2) if lost else _reason(
                         result, name, choice, target))  # fmt: skip
             rows.append(cells)
-    head = ["net", "chosen"]
-    head += [f"points lost at {target}x MACs, {side}"
-             for target in _targets(result) for side in ("no repair", "repaired")]  # fmt: skip
-    return table(head, rows)
+    head = [f"pp lost at {target}x MACs, {side}" for target in _targets(result) for side in SIDES]
+    return table(["model", "chosen", *head], rows)
 
 
 def _reason(result: dict[str, Any], name: str, choice: str, target: str) -> str:
@@ -247,10 +246,9 @@ def worst(result: dict[str, Any]) -> str:
                         for record in found]  # fmt: skip
                 cells.append(Mean.of(lost).number(2))
         rows.append(cells)
-    sides = ("no repair", "repaired")
-    head = [f"net at {target}x MACs, {LABELS[choice]}"]
-    head += [f"worst class's drop in points, {side}" for side in sides]
-    head += [f"points lost, {kind}, {side}" for kind in PARAMETERS for side in sides]
+    head = [f"model at {target}x MACs, {LABELS[choice]}"]
+    head += [f"worst class's drop in pp, {side}" for side in SIDES]
+    head += [f"pp lost, {kind}, {side}" for kind in PARAMETERS for side in SIDES]
     return table(head, rows)
 
 
@@ -262,7 +260,7 @@ def qualities_of_dense(result: dict[str, Any]) -> str:
          *(_told(name, dense["shifted"][kind]) for kind in PARAMETERS)]
         for name, dense in result["dense"].items()
     ]  # fmt: skip
-    return table(["net", "MACs", "test accuracy", "of the worst class", *PARAMETERS], rows)
+    return table(["model", "MACs", "test accuracy", "of the worst class", *PARAMETERS], rows)
 
 
 def _told(name: str, value: float) -> str:

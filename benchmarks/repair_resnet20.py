@@ -124,7 +124,7 @@ def untrained(result: dict[str, Any]) -> str:
     if not was_run(peer):
         rows.append(["torch-pruning", f"not run: {peer.get('not run')}",
                      *[""] * (len(targets) + 1)])  # fmt: skip
-    head = ["how", *(f"points lost at {target}x MACs (MACs)" for target in targets), "seconds",
+    head = ["how", *(f"pp lost at {target}x MACs (MACs)" for target in targets), "seconds",
             "of these for the choice"]  # fmt: skip
     return table(head, rows)
 

@@ -45,13 +45,13 @@ class Way(NamedTuple):
 WAYS = {
     "layer": Way("magnitude in each layer", "layer", False),
     "global": Way("magnitude over all layers", "global", False),
-    "layer repaired": Way("magnitude in each layer, repaired", "layer", True),
-    "global repaired": Way("magnitude over all layers, repaired", "global", True),
+    "layer repaired": Way("magnitude in each layer, reconstructed", "layer", True),
+    "global repaired": Way("magnitude over all layers, reconstructed", "global", True),
 }
 TRAINED = {
-    "labels": "repaired, labels",
-    "taught": "repaired, distilled from the dense net",
-    "not repaired": "not repaired, labels",
+    "labels": "reconstructed, labels",
+    "taught": "reconstructed, distilled from the original",
+    "not repaired": "not reconstructed, labels",
     "gradual": "pruned while training, labels",
     "gradual in each layer": "pruned while training, the same share of each layer, labels",
     "tfmot": "tfmot while training, labels",
@@ -186,7 +186,7 @@ def untrained(result: dict[str, Any]) -> str | None:
             taken = [value for key in own for value in seconds[key]]
             rows.append([way.label, *(points(dense, tests[key]) for key in own), span(taken, 1)])
     head = ["how weights are ranked",
-            *(f"points lost at {100 * float(share):g} % zeros" for share in shares),
+            *(f"pp lost at {100 * float(share):g} % zeros" for share in shares),
             "seconds"]  # fmt: skip
     return table(head, rows)
 

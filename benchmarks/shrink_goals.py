@@ -236,7 +236,7 @@ def goals(result: dict[str, Any]) -> str | None:
                 drop.percent(), ", ".join(sorted({row["small"]["format"] for row in found})),
                 f"{np.median([row['seconds'] for row in found]) / 60:.1f} min",
             ])  # fmt: skip
-    head = ["net", "asked for", "met", "time left, timed again", "file", "MACs left",
+    head = ["model", "asked for", "met", "time left, timed again", "file", "MACs left",
             "points lost, test", "format", "took"]  # fmt: skip
     return table(head, rows) if rows else None
 
@@ -255,7 +255,7 @@ def fronts(result: dict[str, Any]) -> str | None:
                 f"{file['bytes'] / 1000:.0f} kB", f"{file['macs'] / dense['macs']:.3f}x",
                 f"{100 * file['test']:.2f} %",
             ])  # fmt: skip
-    head = ["net", "file", "time left", "size", "MACs left", "test quality"]
+    head = ["model", "file", "time left", "size", "MACs left", "test quality"]
     return table(head, rows) if rows else None
 
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.whole_run [--cases demo,fashion] [--seeds 0,1,2] [--resume FILE]
 
-`demo` is the run of `make demo` (scikit-learn's digits), `fashion` the first of docs/measured.md
+`demo` is the run of `make demo` (digits), `fashion` the first one of docs/results/whole-run.md
 (Fashion-MNIST). Shown for the candidate of the front with the best *validation* accuracy: its
 exported files, with the accuracy on the test part; latencies of the first seed, all files of its
 run against each other.

@@ -116,7 +116,7 @@ def run_search(
         True
 
     Reference:
-        docs/search.md describes the samplers and rules, and their measured savings.
+        docs/results/search.md describes the samplers and rules, and their measured savings.
     """
     parts = {"val": val, "test": test, "groups": groups, "time": time}
     return _run(RUN_SEARCH, "search", data, plan, parts, display, settings)

@@ -87,7 +87,7 @@ def bench(
         (4, True)
 
     Reference:
-        Paired blocks in random order, bootstrap over rounds: see docs/latency.md.
+        Paired blocks in random order, bootstrap over rounds: see docs/results/latency.md.
     """
     if models and isinstance(models[-1], BenchPlan):
         plan, models = models[-1], models[:-1]

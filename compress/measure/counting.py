@@ -69,7 +69,7 @@ def count_macs(model: keras.Model | str | Path, input_shape: InputShape | None =
         (112, 131)
 
     Reference:
-        One multiply-accumulate as one MAC, FLOPs = 2 x MACs: docs/macs.md has the formulas.
+        One multiply-accumulate as one MAC, FLOPs = 2 x MACs: docs/results/macs.md has the formulas.
     """
     if isinstance(model, (str, Path)) and detect_foreign_model(Path(model)) is not None:
         from compress.measure.graph_files import read_graph_file

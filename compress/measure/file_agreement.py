@@ -5,7 +5,7 @@ not chosen by default: 90 % equal classes, an R^2 of 0.9 for regression, 95 % eq
 pixels for binary tasks and segmentation, where always predicting "no" or "background" already
 agrees well.
 
-Intact files are far above these limits (docs/measured.md: Fashion-MNIST, 2,000 validation
+Intact files are far above these limits (docs/results/any-model.md: Fashion-MNIST, 2,000 validation
 examples). int8 files of ResNet-20, MobileNetV2, ConvNeXt, ViT and a MobileNetV1 with 2,000
 parameters agree on 98.7 to 99.6 %. A model for 200 classes with 29 % accuracy often has classes of
 similar probability; its int8 file agrees on 94.7 %, the lowest value. Binary decisions and pixels

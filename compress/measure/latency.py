@@ -95,7 +95,7 @@ def measure_latency(
         (True, 'LiteRT')
 
     Reference:
-        docs/latency.md: blocks in random order, ratios paired by round.
+        docs/results/latency.md: blocks in random order, ratios paired by round.
     """
     options = options or LatencyOptions()
     require(bool(files), "files", "name at least one file", "none")

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from search.spaces import Space
 
 DEFAULT_SAMPLER = "pareto"
-"""Sampler of "auto": the best or among the best in all measurements, see docs/search.md."""
+"""Sampler of "auto": the best or among the best in all measurements, see docs/results/search.md."""
 
 
 DEFAULT_OBJECTIVES = ("accuracy", "macs")

@@ -16,7 +16,7 @@ def compute_rungs(rule: str, epochs: int) -> tuple[int, ...]:
     """Return the epochs after which a trial may be stopped, all below `epochs`.
 
     They are an eighth, a quarter and a half of the epochs. Earlier epochs predict the final metric
-    poorly (see docs/search.md).
+    poorly (see docs/results/search.md).
 
     Args:
         rule: Stopping rule; "none" has no rungs.

@@ -56,7 +56,7 @@ MAX_VALIDATION_EXAMPLES = 2000
 Later stages evaluate the selected candidates on all validation examples.
 """
 STOP_MARGIN = 0.02
-"""Lead of another trial's metric from which on a trial is dominated; see docs/search.md."""
+"""Lead of another trial's metric from which on a trial is dominated; see docs/results/search.md."""
 SEED_GIVEN = "seed_given"
 """Trial attribute that marks trials queued with a seed: replays and retries."""
 COSTS_ATTR = "costs"

@@ -35,7 +35,7 @@ def all_blocks() -> list[tuple[Path, Block]]:
 
 
 def test_there_are_documents_and_blocks() -> None:
-    assert ROOT / "docs" / "search.md" in DOCUMENTS
+    assert ROOT / "docs" / "results" / "search.md" in DOCUMENTS
     assert len(all_blocks()) >= 10
     assert len(STORED) >= 14
 

@@ -183,13 +183,13 @@ def test_each_kind_of_result_has_its_own_table() -> None:
         "torch-pruning": {"not run": "gone"},
     }  # fmt: skip
     told = repair_resnet20.untrained(plain)
-    assert "| the same, repaired | 2.00 +- 0.00 (0.250x) | 4.5 | 1.0 |" in told
+    assert "| the same, reconstructed | 2.00 +- 0.00 (0.250x) | 4.5 | 1.0 |" in told
     assert "not run: gone" in told
     zeros = {
         "dense": {"test": 0.92}, "trained": False,
         "runs": {"global repaired, 0.9, seed 0": {"test": 0.9, "seconds": 3.0}},
     }  # fmt: skip
-    assert "| magnitude over all layers, repaired | 2.00 (one seed) | 3.0 |" in str(
+    assert "| magnitude over all layers, reconstructed | 2.00 (one seed) | 3.0 |" in str(
         repair_weights.untrained(zeros)
     )
     assert repair_weights.trained(zeros) is None

@@ -41,7 +41,7 @@ def read_graph_file(
             not fit.
 
     Reference:
-        docs/macs.md describes the operations that are counted in a graph.
+        docs/results/macs.md describes the operations that are counted in a graph.
     """
     path = Path(path)
     file_kind = detect_foreign_model(path)

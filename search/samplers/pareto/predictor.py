@@ -45,7 +45,7 @@ class GaussianProcess:
     """A Gaussian process whose kernel is fitted to the observations.
 
     Tree ensembles (bagged or boosted) rank a few dozen observed models less well, and the spread of
-    their predictions is less related to the errors (measured: docs/search.md).
+    their predictions is less related to the errors (measured: docs/results/search.md).
 
     Args:
         rows: (observations, columns), scaled to mean 0 and standard deviation 1 among candidates.

@@ -1,7 +1,7 @@
 """Counts against an independent count of the exported ONNX graph, and published figures.
 
 A few networks and graphs in the default run, 30 random graphs under `slow`, all 40 networks of
-keras.applications under `matrix`, whose figures are in docs/macs.md.
+keras.applications under `matrix`, whose figures are in docs/results/macs.md.
 """
 
 from __future__ import annotations

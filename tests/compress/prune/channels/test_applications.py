@@ -1,7 +1,7 @@
 """The networks of `keras.applications`: every channel but the outputs' can leave, exactly.
 
 Two of them are checked in the default run, small ones of most families under the marker
-`slow`, and all 40 under `matrix`, whose figures are in docs/channels.md.
+`slow`, and all 40 under `matrix`, whose figures are in docs/results/channels.md.
 """
 
 from __future__ import annotations
