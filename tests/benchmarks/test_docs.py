@@ -117,7 +117,8 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def measured(peers: dict[str, str], **result: Any) -> Stored:
     stored = _stored.begin("fake", {}, [0, 1])
-    stored.provenance |= {"peers": peers, "complete": True}
+    command = "python -m benchmarks.fake"
+    stored.provenance |= {"peers": peers, "complete": True, "command": command}
     stored.save(**result)
     return stored
 

@@ -15,7 +15,8 @@ import typer
 import paretune
 from compress.plan import Plan
 from compress.plan.bench import BenchPlan
-from compress.plan.fields import list_plan_fields
+from compress.plan.fields import list_plan_fields, list_removed_options
+from compress.plan.shrink import ShrinkPlan
 from search.cli import app
 from search.plan import SearchPlan
 
@@ -25,6 +26,8 @@ PAGES = sorted(
     [ROOT / "README.md", *(page for page in DOCS.rglob("*.md") if page.name != "architecture.md")]
 )
 CODE = re.compile(r"^```(?P<info>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
+FORMER = re.compile(r"^\| (`[^|]*) \|", re.MULTILINE)
+"""First column of a table: what earlier versions had."""
 COMMAND: Any = typer.main.get_command(app)
 
 
@@ -132,7 +135,32 @@ def test_commands_that_are_shown_take_their_options(page: Path) -> None:
         if not code.startswith(("python ", "pip ", "make "))
         for word in re.findall(r"(?<![\w-])--[a-z][\w-]*", code)
     }
+    if page.name == "migrating.md":
+        former = set(FORMER.findall(page.read_text("utf-8").replace("`inspect --json", "`inspect")))
+        # a former name may have another meaning now
+        inline -= {word for line in former for word in re.findall(r"--[a-z][\w-]*", line)}
     assert inline <= every_flag(COMMAND)
+
+
+def test_every_removed_option_stands_on_the_migration_page() -> None:
+    page = (DOCS / "migrating.md").read_text("utf-8")
+    plans: list[type[Any]] = [SearchPlan, ShrinkPlan, Plan, BenchPlan]
+    removed = {item.flag for plan in plans for item in list_removed_options(plan).values()}
+    assert len(removed) > 30
+    assert {flag for flag in removed if f"`{flag}" not in page} == set()
+    assert removed & every_flag(COMMAND) == set()
+
+
+def test_messages_of_the_troubleshooting_page_are_ours() -> None:
+    page = (DOCS / "troubleshooting.md").read_text("utf-8")
+    messages = re.findall(r"^### `(.*)`$", page, re.MULTILINE)
+    assert len(messages) > 8
+    sources = "".join(
+        re.sub(r'"\s+f?"', "", path.read_text("utf-8"))
+        for package in ("compress", "search")
+        for path in (ROOT / package).rglob("*.py")
+    )
+    assert [message for message in messages if message not in sources] == []
 
 
 THEIRS = {"feed.py", "measure.py", "mine.py", "myspace.py", "search.py", "ship/feed.py"}
