@@ -16,8 +16,15 @@ _OPTIONS = re.compile(r"^<!-- options of (?P<name>[\w -]+) -->$", re.MULTILINE)
 _SOURCE = re.compile(r"^<!-- source of (?P<file>[\w./]+) -->$", re.MULTILINE)
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Fill a page's marks; MkDocs calls it with every page."""
+BOOSTS = (("howto/", 4), ("tutorial/", 2), ("troubleshooting", 3), ("reference/", 0.25))
+"""Factors of pages in the search by the beginning of their path: jobs come before signatures."""
+
+
+def on_page_markdown(markdown: str, page: Any = None, **_: Any) -> str:
+    """Fill a page's marks and set its weight in the search; MkDocs calls it with every page."""
+    for start, boost in BOOSTS:
+        if page is not None and page.file.src_uri.startswith(start):
+            page.meta.setdefault("search", {})["boost"] = boost
     markdown = _OPTIONS.sub(lambda found: options_of(found["name"]), markdown)
     return _SOURCE.sub(lambda found: source_of(found["file"]), markdown)
 
