@@ -17,7 +17,11 @@ from compress.plugins import CRITERIA
 from compress.prune.channels.coupling.blocks import list_blocks
 from compress.prune.channels.coupling.groups import Coupling
 from compress.prune.channels.criteria import Context, Criterion
-from compress.prune.channels.selection.allowed_counts import TOLERANCE, Selection
+from compress.prune.channels.selection.allowed_counts import (
+    TOLERANCE,
+    Selection,
+    format_rounding_step,
+)
 from compress.prune.channels.selection.output_error import (
     QUICK_EXAMPLES,
     QUICK_SAMPLES,
@@ -41,6 +45,9 @@ MAX_UNDERSHOOT = 0.05
 """Share of the target by which a compared configuration may cost less."""
 LONGEST = 300.0
 """Maximum estimated time of a comparison of methods, in seconds."""
+FINE_STEP, FINER_GAIN = 4, 0.8
+"""Finer rounding step of kept channels, and the share of the default's output error below which it
+is preferred. Models of such steps are up to 1.3 times slower at the same MACs."""
 CLOSE = 1.25
 """Methods whose output error after a quick reconstruction is at most this many times the least are
 reconstructed as the final model will be."""
@@ -185,11 +192,15 @@ class ChannelSelector:
             on_progress,
         )
         notes = (best.summarize(),) if best.tried_count else ()
-        selector = replace(self, sensitivity=best.sensitivity, notes=notes)
+        selector, error = (
+            replace(self, sensitivity=best.sensitivity, notes=notes),
+            best.output_error,
+        )
         if self.options.should_compare:
-            selector = selector._compare_methods(
+            selector, error = selector._compare_methods(
                 best, target, custom_cost, on_progress or ignore_progress
             )
+        selector = selector._compare_rounding(error, target, custom_cost)
         self.evaluator.release_outputs()
         return selector
 
@@ -199,8 +210,10 @@ class ChannelSelector:
         target: float,
         custom_cost: CostFunction | None,
         on_progress: OnProgress,
-    ) -> ChannelSelector:
+    ) -> tuple[ChannelSelector, float]:
         """Return a selector with the method whose configuration has the least output error.
+
+        The second value is that error after a quick reconstruction.
 
         Args:
             best: Best configuration selected by output error.
@@ -226,6 +239,7 @@ class ChannelSelector:
             return errors
 
         errors = measure_errors("comparing selection methods", list(selections), thorough=False)
+        quick_errors = errors
         count = len(self.evaluator.evaluation_inputs[0])
         note = f"divergence from the original on {count} held-back examples: "
         note += _format_errors(errors)
@@ -239,7 +253,38 @@ class ChannelSelector:
         if unmet:
             note += f"; not compared, because they miss the target: {', '.join(unmet)}"
         earlier = self.notes if chosen == OUTPUT_ERROR else ()
-        return replace(self, method=chosen, notes=(*earlier, note))
+        return replace(self, method=chosen, notes=(*earlier, note)), quick_errors[chosen]
+
+    def _compare_rounding(
+        self, error: float, target: float, custom_cost: CostFunction | None
+    ) -> ChannelSelector:
+        """Return a selector with finer rounding if the default's steps cost much output error.
+
+        Small layers of deeply pruned models have few multiples of 8 and 16 to choose from.
+
+        Args:
+            error: Output error of this selector's configuration after a quick reconstruction.
+            target, custom_cost: See `refine`.
+        """
+        if self.options.round_to:
+            return self
+        finer = replace(self, options=replace(self.options, round_to=FINE_STEP))
+        try:
+            coarse, fine = (item.select(target, custom_cost) for item in (self, finer))
+        except FeasibleError:
+            return self
+        is_nearer = abs(fine.allocation.error) <= max(TOLERANCE, abs(coarse.allocation.error))
+        if coarse.key == fine.key or not is_nearer:
+            return self
+        fine_error = self.evaluator.measure_error(fine.mask, fine.removed_blocks)
+        if not fine_error < FINER_GAIN * error:
+            return self
+        note = (
+            f"kept numbers are multiples of {FINE_STEP}: divergence {fine_error:.3g}, against "
+            f"{error:.3g} with multiples of {format_rounding_step(0)}, which may be faster at the "
+            "same MACs (--round-to)"
+        )
+        return replace(finer, notes=(*self.notes, note))
 
     def _select_by_all(
         self, by_output_error: Selection, target: float, custom_cost: CostFunction | None

@@ -170,3 +170,28 @@ def test_close_methods_are_reconstructed_thoroughly_where_time_allows(
         report = prune_channels(deceptive(), data=images(100), **CALM).report
         assert sum(asked) == count
         assert any("more thoroughly" in note for note in report.notes) == bool(count)
+
+
+@pytest.mark.parametrize(
+    ("fine_error", "widths"), [(0.79, [16, 24, 16]), (0.81, [16, 32, 8])],
+    ids=["much better", "hardly better"],
+)  # fmt: skip
+def test_finer_steps_are_taken_where_they_save_much_output_error(
+    fine_error: float, widths: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The default's steps of conv0, conv1 and conv2 are 8, 16 and 8.
+
+    MACs are 1,152 a + 576 a b + 576 b c + 5 c for widths a, b, c: 608,336 at 16, 32, 16, then
+    460,880 (0.7576x) at 16, 24, 16 and 460,840 (0.7575x) at 16, 32, 8.
+    """
+
+    def measure_error(evaluator: ErrorEvaluator, mask: Any, *_: Any, **__: Any) -> float:
+        kept = [int(mask[group.units].sum()) for group in evaluator.coupling.groups]
+        return fine_error if kept[1] % 16 else 1.0
+
+    monkeypatch.setattr(ErrorEvaluator, "measure_error", measure_error)
+    small = prune_channels(deceptive(), macs=0.757, data=images(100), tries=0)
+    assert [small.model.get_layer(f"conv{index}").filters for index in range(3)] == widths
+    assert small.report.macs == (608_336, 460_880 if widths[1] == 24 else 460_840)
+    told = [note for note in small.report.notes if "kept numbers are multiples of 4" in note]
+    assert len(told) == (widths[1] == 24)
