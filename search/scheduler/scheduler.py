@@ -38,8 +38,10 @@ CALIBRATION_WEIGHT = 2.0
 """Number of steps of average gain that forecasts count as right for, before any is known."""
 LEAST_EPOCHS = 0.25
 """Smallest share of the epochs of a fine-tuning that is worth beginning when time is short."""
-PRIOR_SECONDS = {TRIAL: 30.0, EXPORT: 10.0, PRUNE: 30.0}
+PRIOR_SECONDS = {TRIAL: 30.0, EXPORT: 10.0}
 """Duration of a step before any is known, in seconds."""
+PRIOR_PRUNING = 4.0
+"""Duration of a pruning over that of an export, before any is known: every size is exported."""
 PRIOR_FACTOR = 1.3
 """Time of an epoch of fine-tuning over one of training, per MAC, before any is known."""
 
@@ -280,7 +282,9 @@ class Scheduler:
 
     def _estimate_seconds(self, kind: str) -> float:
         known = self._durations[kind]
-        return estimate_mean(known, PRIOR_SECONDS[kind], 1.0 if not known else 0.0)
+        if kind == PRUNE and not known:
+            return PRIOR_PRUNING * self._estimate_seconds(EXPORT)
+        return estimate_mean(known, PRIOR_SECONDS.get(kind, 0.0), 1.0 if not known else 0.0)
 
     def _calibrate(self, kind: str) -> float:
         """Return the factor by which the gains of the last steps differed from their forecasts."""
