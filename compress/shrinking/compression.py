@@ -138,7 +138,7 @@ def compress_model(
         ['float32', 'int8']
 
     Reference:
-        docs/methods.md describes the steps, their order and the reasons.
+        docs/methods/ describes the steps, their order and the reasons.
     """
     plan = COMPRESS_MODEL.apply_to(plan or Plan(), settings)
     if plan.finetune.own_train_step:

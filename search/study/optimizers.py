@@ -24,7 +24,7 @@ FINE_TUNING_FACTORS = (0.2, 1.0)
 """Factors on the ends of a learning rate range for models that are already trained.
 
 Nearly complete models need low rates. Models with most of their channels removed train best at
-the rates of new models (measured: docs/methods.md).
+the rates of new models (measured: docs/methods/search.md).
 """
 BATCH_SIZES = (32, 64, 128, 256)
 MIN_STEPS, MAX_STEPS = 8, 1000

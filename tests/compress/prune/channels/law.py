@@ -147,7 +147,7 @@ def check_slices(
 ) -> None:
     """Asserts that surviving weights are exact slices of the original ones.
 
-    The one exception is written down in docs/methods.md: a query projection is multiplied
+    The one exception is written down in docs/methods/channels.md: a query projection is multiplied
     by the root of (new / old key width).
     """
     indices = PrunedModelBuilder(coupling, mask, dropped).list_kept_indices()
