@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -120,10 +121,11 @@ def describe_schedule(ended: Sequence[EndedStep]) -> list[str]:
     if pairs:
         predicted, actual = zip(*pairs, strict=True)
         error = sum(actual) / len(actual) - sum(predicted) / len(predicted)
+        correlation = compute_rank_correlation(predicted, actual)
+        rank = "" if math.isnan(correlation) else f", with a rank correlation of {correlation:.2f}"
+        sizes = "1 fine-tuned size" if len(pairs) == 1 else f"{len(pairs)} fine-tuned sizes"
         lines.append(
-            f"Of {len(pairs)} fine-tuned sizes, the result was {100 * error:+.2f} points from the "
-            f"forecast on average, with a rank correlation of "
-            f"{compute_rank_correlation(predicted, actual):.2f}."
+            f"Of {sizes}, the result was {100 * error:+.2f} pp from the forecast on average{rank}."
         )
     return lines
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from search.scheduler.forecast import FileResult
-from search.scheduler.log import ScheduleLog
+from search.scheduler.log import EndedStep, ScheduleLog, describe_schedule
 from search.scheduler.scheduler import (
     EXPORT,
     FIRST_TRIALS,
@@ -215,3 +215,21 @@ def test_nothing_begins_that_does_not_fit() -> None:
     # the number of trials is limited, too
     kinds = [step.kind for _, step, _, _ in simulate(make_scheduler(), World(), trials=5)]
     assert kinds.count(TRIAL) == 5
+
+
+def test_the_description_of_a_schedule() -> None:
+    """One fine-tuned size has no rank correlation, three have one."""
+
+    def tuning(number: int, forecast: float, quality: float) -> EndedStep:
+        step = Step(number, TUNE, "0001", 0.5, 4, "0002", quality=forecast)
+        return step, StepResult("0001", 2.0, (SizeResult(0.5, quality, 1000.0),), 4), 0.1
+
+    assert describe_schedule([tuning(0, 0.9, 0.92)]) == [
+        "The time was spent on 1 x tune (2 s).",
+        "Of 1 fine-tuned size, the result was +2.00 pp from the forecast on average.",
+    ]
+    several = [tuning(0, 0.9, 0.92), tuning(1, 0.8, 0.81), tuning(2, 0.7, 0.7)]
+    assert describe_schedule(several)[1] == (
+        "Of 3 fine-tuned sizes, the result was +1.00 pp from the forecast on average, with a rank "
+        "correlation of 1.00."
+    )
