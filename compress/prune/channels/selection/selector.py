@@ -418,8 +418,8 @@ def estimate_effort(
     # a covariance and its inverse are stored with the second moments
     moment_bytes = sum(24 * columns**2 for systems, columns, _ in kernels if systems == 1)
     kernel_bytes = 12 * len(SHARES) * sum(columns * outputs for _, columns, outputs in kernels)
-    # one configuration of each method, and one without each block
-    quick = (METHODS + blocks) * configuration_seconds
+    # one configuration of each method, one of finer steps, and one without each block
+    quick = (METHODS + (options.round_to == 0) + blocks) * configuration_seconds
     thorough = (
         CLOSE_METHODS
         * THOROUGH_FACTOR
