@@ -110,8 +110,8 @@ class ChannelOptions:
     )
     round_to: int = option(
         0,
-        "channels kept are a multiple of this; 0: of 16 from 32 channels on, of 8 from 9 on, "
-        "else of 4, or of 4 where that saves much output error",
+        "channels kept are a multiple of this; 0: of 16, 8 or 4, finer for small layers and for deep "
+        "cuts",
         least=0,
         most=2**16,
         why="no layer has as many channels",
