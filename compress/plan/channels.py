@@ -110,7 +110,7 @@ class ChannelOptions:
     )
     round_to: int = option(
         0,
-        "channels kept are a multiple of this; 0: of 16, 8 or 4, finer in small layers and deep cuts",
+        "channels kept are a multiple of this; 0: 16, 8 or 4, finer in small layers and deep cuts",
         least=0,
         most=2**16,
         why="no layer has as many channels",
