@@ -20,13 +20,13 @@ GREY = "#8a8f98"
 INK = "#1f2430"
 # Colour-blind safe (Okabe & Ito 2008); markers differ too, for greyscale prints.
 STYLES = {
-    ("dense", "float32"): ("#0072B2", "o", "dense float32"),
-    ("dense", "int8"): ("#56B4E9", "s", "dense int8"),
-    ("pruned", "float32"): ("#D55E00", "^", "pruned float32"),
-    ("pruned", "int8"): ("#E69F00", "D", "pruned int8"),
-    ("pruned", "int8-qat"): ("#009E73", "P", "pruned int8, trained so"),
-    ("tuned", "float32"): ("#CC79A7", "v", "fine-tuned float32"),
-    ("tuned", "int8"): ("#882255", "X", "fine-tuned int8"),
+    ("dense", "float32"): ("#0072B2", "o"),
+    ("dense", "int8"): ("#56B4E9", "s"),
+    ("pruned", "float32"): ("#D55E00", "^"),
+    ("pruned", "int8"): ("#E69F00", "D"),
+    ("pruned", "int8-qat"): ("#009E73", "P"),
+    ("tuned", "float32"): ("#CC79A7", "v"),
+    ("tuned", "int8"): ("#882255", "X"),
 }
 AXES = {
     "macs": ("Exported files", "MACs (counted, zeros included)"),
@@ -38,6 +38,17 @@ LOG_FROM = 4.0
 """Ratio of the largest to the smallest value from which an axis is logarithmic."""
 MAX_LETTERS = 14
 """Maximum length of a name in a plot."""
+
+
+def format_kind(variant: str, file_format: str) -> str:
+    """Return the kind of a file: "original float32", "pruned int8", "fine-tuned float32".
+
+    Args:
+        variant: Variant of the model, as recorded.
+        file_format: Format of the file.
+    """
+    names = {"dense": "original", "tuned": "fine-tuned"}
+    return f"{names.get(variant, variant)} {file_format}"
 
 
 def has_plot(report: Report) -> bool:
@@ -172,7 +183,7 @@ def _draw_files_panel(axes: Axes, report: Report, axis: str) -> None:
         base, base_x = origins.get(row.artifact.baseline, (row, x))
         heights = [item.artifact.test[report.main] * 100 for item in (base, row)]
         axes.plot([base_x, x], heights, color="#d5d9e0", linewidth=0.9, zorder=1)
-    for style, (color, marker, label) in STYLES.items():
+    for style, (color, marker) in STYLES.items():
         styled_points = [
             (row, x) for row, x in points if (row.artifact.variant, row.artifact.format) == style
         ]
@@ -186,7 +197,7 @@ def _draw_files_panel(axes: Axes, report: Report, axis: str) -> None:
                      for row, _ in styled_points if row.latency]  # fmt: skip
             axes.errorbar(xs, ys, xerr=list(zip(*spans, strict=True)), fmt="none",
                           ecolor=color, elinewidth=1, alpha=0.7)  # fmt: skip
-        axes.scatter(xs, ys, s=38, color=color, marker=marker, label=label, zorder=3)
+        axes.scatter(xs, ys, s=38, color=color, marker=marker, label=format_kind(*style), zorder=3)
     # compressed files may have failed; the original models are never cropped
     models = [origins.get(row.artifact.baseline, (row, x))[0] for row, x in points]
     heights, shown = (

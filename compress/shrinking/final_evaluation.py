@@ -446,7 +446,7 @@ def _select_candidates(
 
 def _build_variant(planner: Planner, candidate: Candidate) -> Variant:
     builder = planner.builder
-    name, kind = (builder.job.name, "dense") if candidate.whole else (candidate.name, "pruned")
-    if kind == "pruned" and candidate.share == 1 and not candidate.channels:
-        kind = "tuned"
+    name = builder.job.name if candidate.whole else candidate.name
+    pruned_kind = "tuned" if candidate.channels is None else "pruned"
+    kind = "dense" if candidate.whole else pruned_kind
     return Variant(builder.read_model(candidate), name, builder.job.name, kind, val=candidate.val)

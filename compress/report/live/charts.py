@@ -13,7 +13,7 @@ from compress.data.tasks import ERRORS, has_unit, is_share
 from compress.measure import formatting
 from compress.report.columns import Column, list_columns
 from compress.report.file_selection import select_files
-from compress.report.plot import STYLES
+from compress.report.plot import STYLES, format_kind
 from compress.report.report_data import Report, Row
 from compress.report.result_screen import sort_rows
 from compress.report.text_report import describe_conditions, describe_metrics, format_other_runtimes
@@ -262,17 +262,6 @@ def _format_cell(report: Report, row: Row, column: Column) -> str:
     return f"{text} +?" if column.key == "macs" and row.artifact.unsupported else text
 
 
-def format_kind(variant: str, file_format: str) -> str:
-    """Return the kind of a file: "original float32", "pruned int8", "fine-tuned float32".
-
-    Args:
-        variant: Variant of the model, as recorded.
-        file_format: Format of the file.
-    """
-    names = {"dense": "original", "tuned": "fine-tuned"}
-    return f"{names.get(variant, variant)} {file_format}"
-
-
 def _lower_first(title: str) -> str:
     """Return a title for the middle of a line: "accuracy", but "F1"."""
     return title if title[1:2].isupper() or title[1:2].isdigit() else title[:1].lower() + title[1:]
@@ -287,7 +276,7 @@ def _assign_marks(names: list[str]) -> dict[str, tuple[str, str]]:
     }  # fmt: skip
     plot_marks = {
         format_kind(variant, kind): (colour, symbols[marker])
-        for (variant, kind), (colour, marker, _) in STYLES.items()
+        for (variant, kind), (colour, marker) in STYLES.items()
     }
     seen = list(dict.fromkeys(names))
     further_names = [name for name in seen if name not in plot_marks]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from compress.data import Dataset
+from compress.shrinking import final_evaluation
 from compress.shrinking.final_evaluation import describe_rounding_loss
 from compress.shrinking.goals import MetricConstraint
 from compress.shrinking.shrink import shrink
@@ -78,3 +79,14 @@ def test_a_net_is_trained_once_more(trained: Any, digits: Dataset, tmp_path: Pat
     # the same command again: nothing is made anew
     again = shrink(trained, digits, **options)
     assert again.outcome.chosen == result.outcome.chosen
+
+
+@pytest.mark.parametrize(
+    ("whole", "channels", "kind"),
+    [(True, None, "dense"), (False, None, "tuned"), (False, {"groups": []}, "pruned")],
+)
+def test_a_file_tells_what_its_model_is(whole: bool, channels: Any, kind: str) -> None:
+    candidate = SimpleNamespace(name="m-a", whole=whole, channels=channels, val={})
+    builder = SimpleNamespace(job=SimpleNamespace(name="m"), read_model=lambda _: None)
+    variant = final_evaluation._build_variant(SimpleNamespace(builder=builder), candidate)  # type: ignore[arg-type]
+    assert (variant.kind, variant.stem, variant.model_name) == (kind, "m" if whole else "m-a", "m")

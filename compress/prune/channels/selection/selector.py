@@ -20,7 +20,7 @@ from compress.prune.channels.criteria import Context, Criterion
 from compress.prune.channels.selection.allowed_counts import (
     TOLERANCE,
     Selection,
-    format_rounding_step,
+    list_rounding_steps,
 )
 from compress.prune.channels.selection.output_error import (
     QUICK_EXAMPLES,
@@ -45,9 +45,9 @@ MAX_UNDERSHOOT = 0.05
 """Share of the target by which a compared configuration may cost less."""
 LONGEST = 300.0
 """Maximum estimated time of a comparison of methods, in seconds."""
-FINE_STEP, FINER_GAIN = 4, 0.8
-"""Finer rounding step of kept channels, and the share of the default's output error below which it
-is preferred. Models of such steps are up to 1.3 times slower at the same MACs."""
+FINER_GAIN = 0.8
+"""Share of the output error of the coarsest rounding step below which the finest one is preferred:
+a ResNet-20 of fine steps was 1.25 times slower at the same MACs."""
 CLOSE = 1.25
 """Methods whose output error after a quick reconstruction is at most this many times the least are
 reconstructed as the final model will be."""
@@ -192,10 +192,8 @@ class ChannelSelector:
             on_progress,
         )
         notes = (best.summarize(),) if best.tried_count else ()
-        selector, error = (
-            replace(self, sensitivity=best.sensitivity, notes=notes),
-            best.output_error,
-        )
+        selector = replace(self, sensitivity=best.sensitivity, notes=notes)
+        error = best.output_error
         if self.options.should_compare:
             selector, error = selector._compare_methods(
                 best, target, custom_cost, on_progress or ignore_progress
@@ -213,11 +211,12 @@ class ChannelSelector:
     ) -> tuple[ChannelSelector, float]:
         """Return a selector with the method whose configuration has the least output error.
 
-        The second value is that error after a quick reconstruction.
-
         Args:
             best: Best configuration selected by output error.
             target, custom_cost, on_progress: See `refine`.
+
+        Returns:
+            The selector, and the output error of its configuration after a quick reconstruction.
         """
         selections, unmet = self._select_by_all(best.selection, target, custom_cost)
 
@@ -266,9 +265,10 @@ class ChannelSelector:
             error: Output error of this selector's configuration after a quick reconstruction.
             target, custom_cost: See `refine`.
         """
-        if self.options.round_to:
+        steps = list_rounding_steps(self.options)
+        if len(steps) == 1:
             return self
-        finer = replace(self, options=replace(self.options, round_to=FINE_STEP))
+        finer = replace(self, options=replace(self.options, round_to=steps[-1]))
         try:
             coarse, fine = (item.select(target, custom_cost) for item in (self, finer))
         except FeasibleError:
@@ -280,8 +280,8 @@ class ChannelSelector:
         if not fine_error < FINER_GAIN * error:
             return self
         note = (
-            f"kept numbers are multiples of {FINE_STEP}: divergence {fine_error:.3g}, against "
-            f"{error:.3g} with multiples of {format_rounding_step(0)}, which may be faster at the "
+            f"kept numbers are multiples of {steps[-1]}: divergence {fine_error:.3g}, against "
+            f"{error:.3g} with multiples of {coarse.round_to}, which may be faster at the "
             "same MACs (--round-to)"
         )
         return replace(finer, notes=(*self.notes, note))
