@@ -227,17 +227,17 @@ def goals(result: dict[str, Any]) -> str | None:
                 if not found:
                     continue
             left = [again(row) for row in found]
-            drop = Mean.of([row["dense"]["test"] - row["small"]["test"] for row in found])
+            drop = Mean.of([100 * (row["dense"]["test"] - row["small"]["test"]) for row in found])
             rows.append([
                 name, words, f"{sum(row['outcome']['met'] for row in found)} of {len(found)}",
                 ", ".join(f"{value:.3f}x" for value in left),
                 f"{np.median([row['small']['bytes'] for row in found]) / 1000:.0f} kB",
                 f"{np.median([row['small']['macs'] / row['dense']['macs'] for row in found]):.2f}x",
-                drop.percent(), ", ".join(sorted({row["small"]["format"] for row in found})),
+                drop.number(2), ", ".join(sorted({row["small"]["format"] for row in found})),
                 f"{np.median([row['seconds'] for row in found]) / 60:.1f} min",
             ])  # fmt: skip
     head = ["model", "asked for", "met", "time left, timed again", "file", "MACs left",
-            "points lost, test", "format", "took"]  # fmt: skip
+            "pp lost, test", "format", "took"]  # fmt: skip
     return table(head, rows) if rows else None
 
 

@@ -339,7 +339,7 @@ def equal(result: dict[str, Any]) -> str | None:
     if not was_run(peer):
         rows.append(["torch-pruning", f"not run: {peer['not run']}", *[""] * 5])
     head = ["how", "format", "time left", "test accuracy", "shrink: time left",
-            "shrink: test accuracy", "points, ours against theirs"]  # fmt: skip
+            "shrink: test accuracy", "ours less theirs, pp"]  # fmt: skip
     return table(head, rows)
 
 
