@@ -106,7 +106,7 @@ def _drawn(allowed: Any, count: int) -> np.ndarray:
     """Return kept units of random choices; other ones than those that the fit has seen."""
     rng = np.random.default_rng(1)
     between = rng.random((count, len(allowed.total))) * (allowed.total - allowed.lowest)
-    return np.asarray(allowed.nearest(allowed.lowest + between) - allowed.fixed)
+    return np.asarray(allowed.round_totals(allowed.lowest + between) - allowed.fixed)
 
 
 def _held_out(

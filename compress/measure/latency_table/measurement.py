@@ -35,7 +35,7 @@ an argument because `compress.exporting` imports this package; see
 DEFAULT_ERROR = 0.03
 _CONVERSION_SHARE = 0.3
 """Progress of a batch when all its files are converted."""
-AT_ONCE = 256
+AT_ONCE = 1024
 BYTES_AT_ONCE = 2**28
 """Limits of a batch: number of calls and bytes of weights; all its files are in memory at once."""
 

@@ -4,7 +4,9 @@ Times are interpolated linearly between measured channel counts, among output ch
 same alignment. Kernels work in tiles of 8, 16 or 32 output channels, so 36 channels take about as
 long as 64, and interpolating between 32 and 48 would be wrong. So output channel counts are
 interpolated among those with the same largest power of two as a divisor. Input channels only
-lengthen the loop over a tile, so there all measured counts are interpolated together.
+lengthen the loop over a tile, so there all measured counts are interpolated together. For the same
+reason the time at fewer input channels is an affine function of the time at all of them, and two
+output channel counts tell it.
 
 The latency of a model differs from the sum of its calls. A call that is timed alone keeps its
 weights in the nearest cache. In a model the weights compete for the cache, and the part that does
@@ -107,6 +109,34 @@ def build_interpolation_matrix(
         if share:
             matrix[row, columns[below + 1]] = share
     return matrix
+
+
+def complete_table(table: Numbers, full_axis: int) -> Numbers:
+    """Fill in a table of which one line and the ends of all lines are measured.
+
+    The other lines are affine functions of the measured one, fitted to their ends: a loop over
+    tiles takes f(outputs) x (a + b x inputs) + c(inputs), which this reproduces exactly.
+
+    Args:
+        table: (n, m) table; entries that are not measured are NaN.
+        full_axis: Axis along which the last line of the other axis is measured in full.
+
+    Returns:
+        The table without NaN.
+
+    Example:
+        >>> complete_table(np.array([[1.0, np.nan, 5.0], [2.0, 4.0, 10.0]]), 1)
+        array([[ 1.,  2.,  5.],
+               [ 2.,  4., 10.]])
+    """
+    lines = np.array(np.moveaxis(table, full_axis, 1))
+    full, first, last = lines[-1], lines[:, :1], lines[:, -1:]
+    if full[-1] != full[0]:
+        share = (full - full[0]) / (full[-1] - full[0])
+    else:
+        share = np.linspace(0.0, 1.0, len(full))
+    lines = np.where(np.isnan(lines), first + (last - first) * share, lines)
+    return np.asarray(np.moveaxis(lines, 1, full_axis))
 
 
 def find_intervals(values: Numbers, at: Numbers) -> tuple[Indices, Numbers]:

@@ -27,6 +27,8 @@ from compress.run.directory import LOG
 from compress.run.records import Record, find_too_low, load_record
 
 MAX_LISTED = 3
+BUSY_ERROR = 0.03
+"""Relative error up to which a table is cached that was measured beside other processes."""
 _NAMES = """
     name trainable dtype built build_config registered_name module batch_shape batch_input_shape
     momentum epsilon seed rate noise_shape stddev synchronized renorm ragged sparse optional
@@ -83,6 +85,12 @@ class LatencyTable(Record):
                 f"{listed}{more}. Measure it with measure_calls()."
             )
         return self._by_key[key]
+
+    @property
+    def relative_error(self) -> float:
+        """Sum of the standard errors of the measured calls over the sum of their times."""
+        times = sum(call.ms for call in self.calls if call.is_measured)
+        return sum(call.error for call in self.calls) / times if times else 0.0
 
     def find_missing(self, keys: Iterable[CallKey]) -> list[CallKey]:
         """Return the keys that are not in the table, without duplicates."""
@@ -249,15 +257,21 @@ def load_cached_table(runtime: str, format: str, threads: int) -> LatencyTable |
 def cache_table(table: LatencyTable) -> Path | None:
     """Merge a table into the cached one and return the cache file; None if it is not cached.
 
-    A table is not cached if it was measured while other processes were busy or if the file cannot
-    be written; the log has the reason.
+    A table that was measured while other processes were busy is cached, with its warning, if its
+    times are precise all the same. The log says so, and why a table is not cached.
 
     Args:
         table: The new table.
     """
     if any(warning.startswith(BUSY) for warning in table.warnings):
-        LOG.info("note: the table of times is not kept for later: %s", "; ".join(table.warnings))
-        return None
+        reasons, error = "; ".join(table.warnings), table.relative_error
+        if error > BUSY_ERROR:
+            LOG.info(
+                "note: the table of times, uncertain by %.0f %%, is not kept for later: %s",
+                100 * error, reasons,
+            )  # fmt: skip
+            return None
+        LOG.info("note: the table of times is kept for later although %s", reasons)
     path = _build_cache_path(table.runtime, table.format, table.threads, table.device)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ import pytest
 
 from compress.measure.latency_table.prediction import (
     build_interpolation_matrix,
+    complete_table,
     compute_alignment,
     find_intervals,
     interpolate_table,
@@ -43,6 +44,18 @@ def test_staircases_are_interpolated_exactly(widths: list[int]) -> None:
     assert np.allclose((spread @ times[picked])[aligned], times[aligned])
     if len(widths) > 16:
         assert len(picked) < len(widths) / 2
+
+
+def test_a_table_is_completed_from_one_line_and_the_ends_of_the_others() -> None:
+    """Tiles of outputs, each a loop over the inputs: any time of this form is exact."""
+    tiles, inputs = np.array([1.0, 1.0, 2.0, 5.0, 5.0, 9.0]), np.array([4.0, 20.0, 64.0])
+    truth = tiles * (0.3 + 0.1 * inputs[:, None]) + 0.02 * inputs[:, None] ** 2
+    table = truth.copy()
+    table[:-1, 1:-1] = np.nan
+    assert complete_table(table, 1) == pytest.approx(truth)
+    assert complete_table(table.T, 0) == pytest.approx(truth.T)
+    flat = np.array([[1.0, np.nan, 2.0], [3.0, 3.0, 3.0]])  # nothing is known of the shape
+    assert complete_table(flat, 1) == pytest.approx(np.array([[1.0, 1.5, 2.0], [3.0, 3.0, 3.0]]))
 
 
 def test_few_are_the_ends_and_the_middle() -> None:

@@ -78,15 +78,21 @@ def test_without_a_place_to_write_nothing_is_kept(
     assert "not kept" in caplog.text
 
 
-def test_what_was_measured_beside_other_work_is_not_kept(
+def test_what_was_measured_beside_other_work_is_kept_if_it_is_precise(
     place: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Its standard error is 0.01 ms: 5 % of 0.2 ms and 2 % of 0.5 ms; the limit is 3 %."""
     busy = "other processes kept 1.0 of 2 cores busy during the timing"
     with caplog.at_level(logging.INFO, "paretune"):
-        assert cache_table(replace(table(8, 0.5), warnings=(busy,))) is None
-    assert busy in caplog.text
+        assert cache_table(replace(table(8, 0.2), warnings=(busy,))) is None
+    assert f"uncertain by 5 %, is not kept for later: {busy}" in caplog.text
     assert load_cached_table("litert", "float32", 1) is None
-    assert cache_table(replace(table(8, 0.5), warnings=("the CPU's governor is slow",))) is not None
+    with caplog.at_level(logging.INFO, "paretune"):
+        assert cache_table(replace(table(8, 0.5), warnings=(busy,))) is not None
+    assert f"kept for later although {busy}" in caplog.text
+    found = load_cached_table("litert", "float32", 1)
+    assert found is not None
+    assert found.warnings == (busy,)
 
 
 def test_where_tables_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from compress.measure.latency_table.fusion import (
     fuse_calls,
 )
 from compress.measure.latency_table.measurement import DEFAULT_ERROR, Convert
-from compress.measure.latency_table.prediction import MAX_MEASURED
+from compress.measure.latency_table.prediction import MAX_MEASURED, complete_table
 from compress.measure.latency_table.record import cache_table, load_cached_table
 from compress.prune.channels.selection.allowed_counts import AllowedCounts, Counts
 from compress.prune.channels.selection.latency_model import (
@@ -30,6 +31,8 @@ from compress.prune.channels.selection.latency_model import (
     LatencyModel,
     LatencySurface,
     TimedUnit,
+    find_full_axis,
+    select_places,
 )
 from compress.prune.channels.surgery import build_pruned_model
 
@@ -44,7 +47,7 @@ MODEL_COUNT = 8
 """Number of whole models measured besides the calls; the calibration has three unknowns."""
 MODEL_ERROR, MODEL_SECONDS = 0.01, 2.0
 """Relative error of timing whole models, and the time limit (s) for each of them."""
-LOCAL_ERROR, LOCAL_SECONDS = 0.05, 60.0
+LOCAL_ERROR, LOCAL_SECONDS = 0.05, 20.0
 """Relative error and time limit (s) of timing calls if whole files calibrate the estimates."""
 _MODELS_SHARE = 0.3
 """Share of the progress after the whole models are measured, which are first."""
@@ -101,8 +104,8 @@ def measure_latency_model(
             `compress.exporting.batch_conversion.write_latency_files`. It is an argument because
             pruning must not import exporting.
         blocks: Residual branches that can be removed.
-        runtime, format, threads, error, budget, seed: See `measure_calls`; whole models take the
-            same budget again.
+        runtime, format, threads, error, budget, seed: See `measure_calls`; whole models take up to
+            the same budget again, and at most 2 seconds each.
         known_table: Earlier table of the same runtime and machine; its calls are not measured
             again.
         max_points: See `TimedCalls`.
@@ -292,7 +295,7 @@ def time_models(
         coupling: Coupling of the original model.
         kept: Removable units kept in each group, (models, groups); the first ones of each.
         convert, runtime, format, threads, seed: See `measure_latency_model`.
-        budget: Time limit in seconds; default: two seconds per model.
+        budget: Time limit in seconds; default, and at most: two seconds per model.
         on_progress: See `time_entries`.
 
     Raises:
@@ -309,7 +312,7 @@ def time_models(
                    for index, file in enumerate(files)}  # fmt: skip
         latencies = time_entries(
             entries, precision=MODEL_ERROR, seed=seed,
-            budget=MODEL_SECONDS * len(models) if budget is None else budget,
+            budget=min(MODEL_SECONDS * len(models), budget or math.inf),
             baselines={name: name for name in entries}, on_progress=on_progress,
         )  # fmt: skip
     return np.array([latencies[name].quiet_ms for name in entries])
@@ -386,8 +389,11 @@ class TimedCalls:
         for part in self._parts:
             count_axes = self._grid.find_axes(part.unit)
             calls = [table[key] for key, _ in self._grid.iter_calls(part.unit)]
-            grid = np.array([(call.ms, call.weight_bytes) for call in calls], np.float64).T
-            grid = grid.reshape([2, *(len(count_axis.measured) for count_axis in count_axes)])
+            grid = np.full([2, *(len(count_axis.measured) for count_axis in count_axes)], np.nan)
+            for place, call in zip(select_places(count_axes), calls, strict=True):
+                grid[:, *place] = call.ms, call.weight_bytes
+            if (line := find_full_axis(count_axes)) is not None:
+                grid = np.stack([complete_table(values, line) for values in grid])
             for axis, count_axis in enumerate(count_axes, 1):
                 grid = np.moveaxis(np.tensordot(count_axis.interpolation, grid, (1, axis)), 0, axis)
             reason = next((call.reason for call in calls if call.reason), "")

@@ -247,6 +247,7 @@ class CountAxis:
         kept: Removable units of each group at these counts, (counts, n).
         measured: Indices of the measured counts.
         interpolation: Matrix from measured times to times at all counts, (counts, measured).
+        is_linear: Whether the latency is about linear in the count, as in counts of input channels.
         is_joint: Whether several groups are measured together, all pruned by the same share.
     """
 
@@ -257,11 +258,43 @@ class CountAxis:
     kept: Counts
     measured: tuple[int, ...]
     interpolation: Numbers
+    is_linear: bool
     is_joint: bool = False
 
     def compute_counts(self, kept: npt.NDArray[Any]) -> Numbers:
         """Return the counts for kept units of all groups, (..., groups) -> (...)."""
         return np.asarray(kept[..., list(self.groups)] @ self.weights + self.fixed, np.float64)
+
+
+def select_places(axes: Sequence[CountAxis]) -> list[tuple[int, ...]]:
+    """Return the combinations of measured counts at which a unit is measured.
+
+    Where the latency is about linear in one of two counts, the other one is measured in full at the
+    largest first one only, and at its ends elsewhere; `complete_table` fills in the rest.
+
+    Args:
+        axes: Counts that the latency of the unit depends on.
+
+    Returns:
+        Positions among the measured counts of each axis, the last axis fastest.
+    """
+    shape = [len(axis.measured) for axis in axes]
+    every = list(product(*map(range, shape)))
+    line = find_full_axis(axes)
+    if line is None:
+        return every
+    most, last = shape[1 - line] - 1, shape[line] - 1
+    return [place for place in every if place[1 - line] == most or place[line] in (0, last)]
+
+
+def find_full_axis(axes: Sequence[CountAxis]) -> int | None:
+    """Return which of two axes is measured in full at the other's end; None: all combinations are.
+
+    Args:
+        axes: Counts that the latency of a unit depends on.
+    """
+    linear = [axis.is_linear for axis in axes]
+    return linear.index(False) if sorted(linear) == [False, True] else None
 
 
 class CallGrid:
@@ -305,15 +338,15 @@ class CallGrid:
         )
 
     def iter_calls(self, unit: FusedCalls) -> Iterator[tuple[CallKey, Callable[[], Any]]]:
-        """Yield a unit's calls at all combinations of measured counts, the last axis fastest.
+        """Yield the calls of a unit that are measured, in the order of `select_places`.
 
         Each item is the key of a call and a function that builds its model.
         """
         axes = self.find_axes(unit)
-        for places in product(*(axis.measured for axis in axes)):
+        for places in select_places(axes):
             kept = self._coupling.removable_counts.copy()
-            for axis, index in zip(axes, places, strict=True):
-                kept[list(axis.groups)] = axis.kept[index]
+            for axis, place in zip(axes, places, strict=True):
+                kept[list(axis.groups)] = axis.kept[axis.measured[place]]
             yield self.build_call(unit, kept)
 
     def build_call(self, unit: FusedCalls, kept: Counts) -> tuple[CallKey, Callable[[], Any]]:
@@ -355,7 +388,7 @@ class CallGrid:
             self._count_axes[key] = (
                 self._build_group_axis(groups[0], is_linear)
                 if len(groups) == 1
-                else self._build_joint_axis(groups, rows)
+                else self._build_joint_axis(groups, rows, is_linear)
             )
         return self._count_axes[key]
 
@@ -384,9 +417,12 @@ class CallGrid:
             (totals - fixed)[:, None],
             tuple(picked),
             build_interpolation_matrix(channels, picked, tiled=not is_linear),
+            is_linear,
         )
 
-    def _build_joint_axis(self, groups: Sequence[int], rows: tuple[Row, ...]) -> CountAxis:
+    def _build_joint_axis(
+        self, groups: Sequence[int], rows: tuple[Row, ...], is_linear: bool
+    ) -> CountAxis:
         """Return the joint axis of groups that share an axis, all pruned by the same share.
 
         Its count is the sum over the axes that the groups have units on.
@@ -411,8 +447,9 @@ class CallGrid:
         counts, first = np.unique(kept @ weights, return_index=True)
         places = tuple(range(len(counts)))
         return CountAxis(
-            tuple(groups), weights, 0.0, counts, kept[first], places, np.eye(len(counts)), True
-        )
+            tuple(groups), weights, 0.0, counts, kept[first], places, np.eye(len(counts)),
+            is_linear, is_joint=True,
+        )  # fmt: skip
 
     # -- calls ---------------------------------------------------------------------------
 
