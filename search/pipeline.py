@@ -53,7 +53,7 @@ from search.study.checks import (
     check_compression,
     check_data_leakage,
     check_limits,
-    fit_epochs,
+    fit_training,
     load_data_for_space,
 )
 from search.study.costs import find_timed_space, measure_parts
@@ -320,8 +320,7 @@ def _execute_plan(
     check_limits(plan, data)
     threads = workers.threads
     if plan.goal.budget is not None and not folder.plan_path.exists() and not workers.gpus:
-        epochs = fit_epochs(plan, data, workers.count, threads)
-        plan = replace(plan, search=replace(plan.search, epochs=epochs))
+        plan = fit_training(plan, data, workers.count, threads)
     commands = _format_commands(plan, command, folder, threads)
     facts = {"data": data.fingerprint(), **space.facts()}
     is_blank = partial(is_untried, folder)

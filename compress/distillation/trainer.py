@@ -105,13 +105,14 @@ def distill(
     cache_folder: Path | None = None,
     checkpoint: Path | None = None,
     on_epoch: Callable[[int, int, EpochRecord], None] | None = None,
+    seconds: float | None = None,
     on_progress: Callable[[str, float], None] | None = None,
     **settings: Unpack[DistillSettings],
 ) -> DistillResult:
     """Train a student in place by knowledge distillation from labels and teacher outputs.
 
-    Without augmentation the teacher outputs are computed once and cached. With augmentation the
-    teachers run at every step, on the same augmented batch as the student.
+    The teacher outputs are computed once and cached. With augmentation, or if the training sees
+    only some of the examples, the teachers run at every step, on the same batch as the student.
 
     Args:
         student: A Keras model or the path of its file; the output may be logits or have the task's
@@ -141,6 +142,7 @@ def distill(
         cache_folder: Folder in which caches on disk are kept; default: a temporary folder.
         checkpoint: A checkpoint file from which training resumes; see `compress.train.train`.
         on_epoch: Called after each epoch with (epoch, epochs, record).
+        seconds: Time limit of the training itself; see `compress.train.train`.
         on_progress: Called with (text, share that is done) while the cache is filled, and with
             ("distilling", share) during the training.
         **settings: Fields of `DistillOptions` (temperature, weight, loss, feature_losses, ...), of
@@ -209,6 +211,7 @@ def distill(
             select_by=select_by,
             checkpoint=checkpoint,
             on_epoch=on_epoch,
+            seconds=seconds,
             on_share=None if on_progress is None else partial(on_progress, DISTILLING),
         )
     cache_location = (

@@ -91,6 +91,11 @@ class TrainSettings:
         "data augmentation in every training, with commas: flip (horizontal), shift (by up to 1/8)",
         choices=Choices("augmentation", ("flip", "shift")),
     )
+    epoch_examples: int | None = option(
+        None,
+        "training examples of an epoch in every training, drawn anew for each; default: all",
+        least=1,
+    )
     own_train_step: bool = option(
         False,
         "fine-tune with the model's own train_step, without a teacher (task custom)",
@@ -124,15 +129,31 @@ class TrainSettings:
         """
         require(self.epochs != 0, "epochs", "be at least 1 to train", 0)
 
-    def count_epochs(self, steps_per_epoch: int) -> int:
+    def count_epoch_examples(self, examples: int) -> int:
+        """Return the number of examples of an epoch.
+
+        Args:
+            examples: Number of training examples.
+        """
+        return min(examples, self.epoch_examples or examples)
+
+    def count_steps(self, examples: int) -> int:
+        """Return the number of steps of an epoch, at least 1.
+
+        Args:
+            examples: Number of training examples.
+        """
+        return max(1, self.count_epoch_examples(examples) // self.batch_size)
+
+    def count_epochs(self, examples: int) -> int:
         """Return the number of epochs.
 
         Args:
-            steps_per_epoch: Number of steps of one epoch.
+            examples: Number of training examples.
         """
         if self.epochs is not None:
             return self.epochs
-        return max(self.least_epochs, -(-FINETUNE_STEPS // steps_per_epoch))
+        return max(self.least_epochs, -(-FINETUNE_STEPS // self.count_steps(examples)))
 
 
 @dataclass(frozen=True)

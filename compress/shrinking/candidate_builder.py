@@ -225,12 +225,13 @@ class CandidateBuilder:
             for candidate, _ in trainings
         ]
 
-    def train(self, candidate: Candidate, epochs: int) -> Candidate:
+    def train(self, candidate: Candidate, epochs: int, seconds: float | None = None) -> Candidate:
         """Fine-tune a candidate with the plan's teachers and evaluate its files.
 
         Args:
             candidate: A reconstructed candidate; a trained one is returned unchanged.
             epochs: Number of epochs within the budget.
+            seconds: Time limit of the training; default: none.
 
         Raises:
             RunFailed: No file could be exported.
@@ -253,6 +254,7 @@ class CandidateBuilder:
             if self.is_exclusive
             else folder.get_unfinished_path(candidate.name),
             on_epoch=partial(append_epoch, folder.path, candidate.name),
+            seconds=seconds,
         )
         training, _, notes = tuner.tune(student, f"fine-tuning {candidate.name}", [])
         save_model(convert_to_float32(student), self._get_model_path(candidate.name, TRAINED))
@@ -358,7 +360,10 @@ class CandidateBuilder:
     def _write(self, candidate: Candidate) -> Candidate:
         write_json(self.folder.get_record_path(candidate.name), candidate.to_json())
         shown = ", ".join(
-            f"{name.replace('_', ' ')} {format_cost(name, value)}"
+            # the machine's speed drifts: ratios of one session hold in the next, times do not
+            f"latency {value / self.original_files.ms:.3g}x of the original's"
+            if name == "latency"
+            else f"{name.replace('_', ' ')} {format_cost(name, value)}"
             for name, value in candidate.costs.items()
         )
         stage = "unchanged" if candidate.whole and candidate.stage != TRAINED else candidate.stage

@@ -385,8 +385,9 @@ def check_against_data(plan: Plan, data: Dataset) -> None:
     if plan.finetune.epochs == 0:
         return
     if plan.weights.sparsity > 0:
-        steps = max(1, len(data.train) // plan.finetune.batch_size)
-        compute_update_times(plan.weights, plan.finetune.count_epochs(steps) * steps, steps)
+        steps = plan.finetune.count_steps(len(data.train))
+        epochs = plan.finetune.count_epochs(len(data.train))
+        compute_update_times(plan.weights, epochs * steps, steps)
 
 
 def check_memory(plan: Plan, data: Dataset, model: keras.Model) -> None:

@@ -244,8 +244,7 @@ class Planner:
     def epochs(self) -> int:
         """Number of epochs of a training without a budget; 0: candidates are not trained."""
         plan, data = self.builder.job.plan, self.builder.job.context.data
-        steps = max(1, len(data.train) // plan.finetune.batch_size)
-        return 0 if plan.goal.no_train else plan.finetune.count_epochs(steps)
+        return 0 if plan.goal.no_train else plan.finetune.count_epochs(len(data.train))
 
     def train(self, candidates: Sequence[Candidate], *, nearest: bool = False) -> list[Candidate]:
         """Train candidates that are worth it, within the time budget.

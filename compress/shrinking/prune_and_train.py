@@ -154,6 +154,7 @@ class FineTuner:
             the model is finished.
         last_epoch_hooks: Hooks that keep the last epoch; empty: the best epoch is kept.
         on_epoch: Callback invoked with (training, record of the epoch as JSON) after each epoch.
+        seconds: Time limit of a training; see `compress.train.train`.
     """
 
     context: RunContext
@@ -161,6 +162,7 @@ class FineTuner:
     checkpoints: Path | None = None
     last_epoch_hooks: Sequence[LastEpochHook] = ()
     on_epoch: Callable[[str, dict[str, Any]], None] | None = None
+    seconds: float | None = None
 
     def tune(
         self, student: keras.Model, text: str, hooks: Sequence[Hook]
@@ -210,6 +212,7 @@ class FineTuner:
             "hooks": [*hooks, *self.last_epoch_hooks],
             "checkpoint": checkpoint,
             "on_epoch": on_epoch,
+            "seconds": self.seconds,
         }
         notes: list[str] = []
         teacher_val = 0.0

@@ -73,6 +73,7 @@ def train(
     on_epoch: Callable[[int, int, EpochRecord], None] | None = None,
     on_share: Callable[[float], None] | None = None,
     should_stop: Callable[[EpochRecord], bool] | None = None,
+    seconds: float | None = None,
 ) -> TrainResult:
     """Train a model in place and restore the weights of its best epoch.
 
@@ -98,6 +99,8 @@ def train(
             that is done.
         should_stop: Called with the record of each epoch but the last; True stops the training.
             Schedules always span all epochs.
+        seconds: Time limit, at which the training ends within an epoch; default: none. It leaves a
+            hook's schedule unfinished.
 
     Returns:
         History and best epoch.
@@ -128,6 +131,8 @@ def train(
             teachers=getattr(objective, "models", ()),
         )  # fmt: skip
     training.parts, training.on_share = parts, on_share
+    if seconds is not None:
+        training.deadline = time.perf_counter() + seconds
     if on_share is not None:
         on_share(0.0)  # what was before says nothing about the speed of steps
     with (
@@ -141,9 +146,14 @@ def train(
                 save_checkpoint(training.build_checkpoint(), checkpoint)
             if on_epoch:
                 on_epoch(epoch, training.epochs, record)
+            if training.is_over:
+                break
             if should_stop and epoch < training.epochs and should_stop(record):
                 break
     result = training.finish()
+    if seconds is not None and result.steps < training.total_steps:
+        note = f"its time limit of {seconds:.0f} s ended the training after {result.steps:,} of "
+        result = replace(result, notes=(*result.notes, f"{note}{training.total_steps:,} steps"))
     if parts == 1:
         return result
     note = f"memory holds no batch of {training.batch_size}: it was trained in {parts} parts"
@@ -167,6 +177,7 @@ class Training:
         select_by: Validation metric that selects the best epoch.
         parts: Number of parts of a batch; see `count_batch_parts`.
         on_share: See `train`.
+        deadline: Value of `time.perf_counter` at which the training ends.
         history: One record per epoch.
         best: Rank, number and variables of the best epoch; None: there is none yet.
         baseline_loss: The larger of the loss of a guess and the loss before training; infinite if
@@ -183,14 +194,20 @@ class Training:
     select_by: str
     parts: int = 1
     on_share: Callable[[float], None] | None = None
+    deadline: float = math.inf
     history: list[EpochRecord] = field(default_factory=list)
     best: tuple[tuple[float, float], int, list[npt.NDArray[Any]]] | None = None
     baseline_loss: float = 0.0
 
     @property
     def batch_size(self) -> int:
-        """Number of examples per batch, at most that of the training part."""
-        return min(self.settings.batch_size, len(self.data.train))
+        """Number of examples per batch, at most those of an epoch."""
+        return min(self.settings.batch_size, self.epoch_examples)
+
+    @property
+    def epoch_examples(self) -> int:
+        """Number of examples per epoch."""
+        return self.settings.count_epoch_examples(len(self.data.train))
 
     @property
     def part_size(self) -> int:
@@ -200,17 +217,22 @@ class Training:
     @property
     def steps_per_epoch(self) -> int:
         """Number of full steps per epoch."""
-        return len(self.data.train) // self.part_size
+        return self.epoch_examples // self.part_size
 
     @property
     def epochs(self) -> int:
         """Number of epochs, which does not depend on the number of parts of a batch."""
-        return self.settings.count_epochs(len(self.data.train) // self.batch_size)
+        return self.settings.count_epochs(len(self.data.train))
 
     @property
     def total_steps(self) -> int:
         """Number of steps of the training."""
         return self.epochs * self.steps_per_epoch
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time limit is reached."""
+        return time.perf_counter() >= self.deadline
 
     def start(self, view: Any, checkpoint: Path | None) -> None:
         """Build the optimizer and the compiled steps, and resume from a checkpoint if it exists.
@@ -245,8 +267,9 @@ class Training:
         if stored:
             self._restore(stored)
         self.order = np.random.default_rng(self.seed)
+        self.drawn = np.empty(0, np.int64)
         for _ in self.history:
-            self.order.permutation(len(self.data.train))
+            self._draw_epoch()
         self.run = Steps(
             self,
             view=view,
@@ -273,20 +296,29 @@ class Training:
         first = self.run.measure_first_loss(len(self.data.train))
         return max(chance, first if math.isfinite(first) else 0.0)
 
+    def _draw_epoch(self) -> npt.NDArray[np.int64]:
+        """Draw the examples of an epoch; all are drawn before any is drawn again."""
+        size = self.steps_per_epoch * self.part_size
+        if len(self.drawn) < size:
+            self.drawn = self.order.permutation(len(self.data.train))
+        drawn, self.drawn = self.drawn[:size], self.drawn[size:]
+        return drawn
+
     def run_epoch(self, epoch: int) -> EpochRecord:
         """Train for one epoch and evaluate on the validation part."""
         import tensorflow as tf
 
         start_time = time.perf_counter()
         data, task = self.data, self.data.task
-        shuffled = self.order.permutation(len(data.train))
-        shuffled = shuffled[: self.steps_per_epoch * self.part_size]
-        index = shuffled.reshape(-1, self.part_size).astype(np.int32)
+        index = self._draw_epoch().reshape(-1, self.part_size).astype(np.int32)
         total = 0.0
         for start in range(0, len(index), STEPS_PER_CALL):
             total += float(self.run(tf.constant(index[start : start + STEPS_PER_CALL])))
             if not math.isfinite(total):
                 raise TrainingDiverged(f"the loss is NaN or infinite in epoch {epoch}")
+            if self.is_over:
+                index = index[: start + STEPS_PER_CALL]
+                break
             if self.on_share is not None:
                 share = TRAINING_SHARE * min(1.0, (start + STEPS_PER_CALL) / len(index))
                 self.on_share((epoch - 1 + share) / self.epochs)
@@ -306,6 +338,7 @@ class Training:
             task.error(labels, logits),
             task.quality(labels, logits),
             time.perf_counter() - start_time,
+            len(index) / self.steps_per_epoch,
         )
         self.history.append(record)
         rank = self._compute_rank(record)
@@ -350,6 +383,7 @@ class Training:
                 *(
                     f"{STORED_NAMES.get(key, key)} {value!r}"
                     for key, value in asdict(self.settings).items()
+                    if key != "epoch_examples" or value is not None  # older checkpoints have none
                 ),
             ]
         )

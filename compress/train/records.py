@@ -81,6 +81,7 @@ class EpochRecord:
         val_loss: Validation loss.
         val: Validation metrics by name.
         seconds: Wall time of the epoch.
+        share: Share of its steps that were done; below 1 if a time limit ended it.
     """
 
     epoch: int
@@ -88,6 +89,7 @@ class EpochRecord:
     val_loss: float
     val: dict[str, float]
     seconds: float
+    share: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,7 @@ class SearchWorker(Worker):
     def run_job(self, job: dict[str, Any]) -> dict[str, Any]:
         """Run one job, and return its result for the parent."""
         if job["kind"] == messages.TRIAL:
-            return self._run_trial(job.get("number"))
+            return self._run_trial(job.get("number"), job.get("training_seconds"))
         if job["kind"] == messages.STEP:
             return self._run_step(job)
         return (
@@ -144,7 +144,7 @@ class SearchWorker(Worker):
         except Exception as error:
             return {"error": explain_failure(error)}
 
-    def _run_trial(self, number: int | None) -> dict[str, Any]:
+    def _run_trial(self, number: int | None, seconds: float | None) -> dict[str, Any]:
         """Run a trial; return its "candidate" (even if failed), "fault" (memory) or "given_up"."""
         if self._study is None:
             self._study = studies.open_study(self.folder, self.plan)
@@ -162,6 +162,7 @@ class SearchWorker(Worker):
                 self.folder,
                 self.device,
                 self.report_progress,
+                seconds,
             )
         except ServiceTimeout:
             raise

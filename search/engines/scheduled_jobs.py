@@ -34,9 +34,11 @@ FINISHING_SECONDS, FINISHING_SHARE, TIMING_SHARE = 15.0, 0.05, 0.1
 """Time that is kept for test data and report (seconds, and a share of the budget), and largest
 share for the latency measurement of all files."""
 TUNED_EPOCHS = 2
-"""Epochs of a fine-tuning over those of a trial, as far as they fit."""
-TRIAL_SHARE, LEAST_TRIAL_SECONDS = 0.2, 30.0
-"""Time limit of a trial: a share of the time for all steps, but at least these seconds."""
+"""Epochs of a fine-tuning over those of a trial, or passes over all examples if a trial sees only
+some of them, as far as they fit."""
+TRIAL_SHARE, LEAST_TRIAL_SECONDS, TRAINING_SHARE = 0.2, 30.0, 0.75
+"""Time limit of a trial: a share of the time for all steps, but at least these seconds; and the
+share of it after which its training ends, so that what was trained so far counts."""
 REPORT_SECONDS, REPORT_SHARE = 60.0, 0.02
 """Shortest time between two reports of an unfinished run, and their largest share of the time."""
 
@@ -95,10 +97,12 @@ def run_scheduled(
     """
     study, candidates = prepare_search(folder, plan, data)
     labels = data.labels(data.val)
+    examples = len(data.train)
     epochs = (
-        TUNED_EPOCHS * plan.search.epochs
+        TUNED_EPOCHS
+        * max(plan.search.epochs, examples // plan.finetune.count_epoch_examples(examples))
         if plan.rewinds_training
-        else plan.finetune.count_epochs(max(1, len(data.train) // plan.finetune.batch_size))
+        else plan.finetune.count_epochs(examples)
     )
     formats = plan.export.candidate_formats
     scheduler = Scheduler(
@@ -210,6 +214,9 @@ class ScheduledJobs(SearchJobs):
             limit = min(job.get("seconds", float("inf")), max(15.0, 1.1 * left + 5.0))
             if step.kind == TRIAL:  # one model must not cost what many others would take
                 limit = min(limit, max(LEAST_TRIAL_SECONDS, TRIAL_SHARE * self.scheduler.seconds))
+                job["training_seconds"] = TRAINING_SHARE * limit
+            if step.kind == TUNE:  # what was trained when the time is over is exported
+                job["training_seconds"] = left - self.scheduler.estimate_seconds(EXPORT)
             return {**job, "seconds": limit, "number_of_step": step.number}
 
     def _build_job(self, step: Step) -> Job:
@@ -288,8 +295,9 @@ class ScheduledJobs(SearchJobs):
         )
         reason = "" if sizes else candidate.reason or candidate.state
         return StepResult(
-            candidate.id, candidate.seconds, sizes, max(1, len(candidate.history)), reason
-        )
+            candidate.id, candidate.seconds, sizes,
+            sum(record.get("share", 1.0) for record in candidate.history), reason,
+        )  # fmt: skip
 
     def _finish_step(self, step: Step, result: StepResult) -> None:
         gain = self.scheduler.finish(step, result)

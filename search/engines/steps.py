@@ -82,8 +82,9 @@ class StepRunner:
 
         Args:
             job: "name" (id of the candidate), "step" (kind), "share", "epochs", "teachers",
-                "reference" (path and cost of the common file; None: there is none yet), and for
-                the record "sizes" (names), "command", "told", "val_learnt".
+                "reference" (path and cost of the common file; None: there is none yet),
+                "training_seconds" (after which a fine-tuning ends), and for the record "sizes"
+                (names), "command", "told", "val_learnt".
 
         Returns:
             "sizes": for each size its share, quality, MACs and files; "epochs".
@@ -106,7 +107,8 @@ class StepRunner:
             else builder.folder.load_candidate(name)
         )
         candidate = replace(candidate, formats=tuple(builder.original_files.val))
-        tuned = builder.train(candidate, job["epochs"])
+        seconds = max(0.0, job["training_seconds"] - (time.monotonic() - began))
+        tuned = builder.train(candidate, job["epochs"], seconds)
         return {
             "sizes": [self._describe(builder, tuned, job["share"], reference)],
             "epochs": tuned.epochs,

@@ -235,7 +235,12 @@ class SearchPlan(Plan):
         So it is in a run with a time budget, unless options of fine-tuning are given, and where
         candidates are trained at all.
         """
-        return self.finetune == TrainSettings() and not self.search.no_train
+        every = TrainSettings(
+            class_weights=self.finetune.class_weights,
+            augment=self.finetune.augment,
+            epoch_examples=self.finetune.epoch_examples,
+        )  # candidates are trained with these, too
+        return self.finetune == every and not self.search.no_train
 
     @property
     def front_cost(self) -> str:

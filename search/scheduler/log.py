@@ -136,7 +136,7 @@ def read_result(content: dict[str, Any]) -> StepResult:
         content["model"],
         float(content["seconds"]),
         tuple(map(read_size, content["sizes"])),
-        int(content["epochs"]),
+        float(content["epochs"]),
         content["reason"],
     )
 

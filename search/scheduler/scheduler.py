@@ -113,14 +113,14 @@ class StepResult(Record):
         seconds: Its duration.
         sizes: What was made: the candidate itself (trial, export), the pruned sizes, or the
             fine-tuned one. Empty: nothing.
-        epochs: Epochs that were trained.
+        epochs: Epochs that were trained; a part of one if a time limit ended it.
         reason: Why nothing was made.
     """
 
     model: str
     seconds: float
     sizes: tuple[SizeResult, ...] = ()
-    epochs: int = 0
+    epochs: float = 0
     reason: str = ""
 
 
@@ -280,10 +280,15 @@ class Scheduler:
                 front.append(row)
         return front[::-1]
 
-    def _estimate_seconds(self, kind: str) -> float:
+    def estimate_seconds(self, kind: str) -> float:
+        """Estimate the duration of a trial, an export or a pruning, from those that ended.
+
+        Args:
+            kind: Kind of the step.
+        """
         known = self._durations[kind]
         if kind == PRUNE and not known:
-            return PRIOR_PRUNING * self._estimate_seconds(EXPORT)
+            return PRIOR_PRUNING * self.estimate_seconds(EXPORT)
         return estimate_mean(known, PRIOR_SECONDS.get(kind, 0.0), 1.0 if not known else 0.0)
 
     def _calibrate(self, kind: str) -> float:
@@ -366,7 +371,7 @@ class Scheduler:
                 for point in self._predict_original(model)
             ]
         )
-        export_seconds = self._estimate_seconds(EXPORT)
+        export_seconds = self.estimate_seconds(EXPORT)
         busy = {(step.kind, step.model, step.share) for step in self.running}
         best = max(self.models.values(), key=lambda model: model.quality).name
         for model in self.models.values():
@@ -392,7 +397,7 @@ class Scheduler:
                 error, spread, points = self._predict_size(model, share)
                 macs = model.macs * share if size is None else size.result.macs
                 epoch_seconds = self._estimate_tuning(model, macs)
-                before = export_seconds + (0.0 if is_known else self._estimate_seconds(PRUNE))
+                before = export_seconds + (0.0 if is_known else self.estimate_seconds(PRUNE))
                 epochs = min(self.epochs, int((left - before) / max(epoch_seconds, 1e-9)))
                 if epochs < max(1, LEAST_EPOCHS * self.epochs):
                     continue
@@ -415,7 +420,7 @@ class Scheduler:
                 yield max(prunings, key=lambda step: step.rate)
 
     def _forecast_trial(self) -> Step:
-        seconds = self._estimate_seconds(TRIAL) + self._estimate_seconds(EXPORT)
+        seconds = self.estimate_seconds(TRIAL) + self.estimate_seconds(EXPORT)
         # the n-th of independent draws is the best one so far with a probability of 1/n
         levels = [number * gain for number, gain in enumerate(self._trial_gains, 1)]
         prior = max(levels[1:FIRST_TRIALS], default=1.0)
@@ -455,7 +460,7 @@ class Scheduler:
         if result.sizes:
             (size,) = result.sizes
             model = ScheduledModel(
-                result.model, size.quality, size.macs, result.seconds / max(1, result.epochs)
+                result.model, size.quality, size.macs, result.seconds / (result.epochs or 1)
             )
             before = self.list_points() + [
                 point for other in self.models.values() for point in self._predict_original(other)
@@ -476,7 +481,7 @@ class Scheduler:
             compute_log_ratio(size.quality, model.quality),
         )
         model.sizes[step.share] = ScheduledSize(size, is_tuned=True)
-        spent = result.seconds - self._estimate_seconds(EXPORT)
+        spent = result.seconds - self.estimate_seconds(EXPORT)
         share = max(size.macs / model.macs, 0.25)
         if result.epochs and model.epoch_seconds:
             self._factors.append(

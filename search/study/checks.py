@@ -33,9 +33,12 @@ from search.study.warm_start import is_candidate_file
 if TYPE_CHECKING:
     import keras
 
-SEARCH_SHARE, LEAST_TRIALS, AVERAGE_SIZE = 0.4, 12, 0.5
-"""Share of a time budget for the first trials, their number, and the time of an average trial over
-that of the space's baseline."""
+SEARCH_SHARE, AVERAGE_SIZE = 0.4, 0.5
+"""Share of a time budget for the first trials, and the time of an average one over that of the
+space's baseline."""
+LEAST_TRIALS, FEWEST_TRIALS, LEAST_STEPS = 12, 6, 20
+"""Number of first trials; where the time is too short for one epoch of each: their number, and the
+fewest steps of a smaller epoch."""
 PROBED_STEPS, PROBED_VALIDATION = 20, 256
 """Steps and validation examples that are timed."""
 HANDED_OVER_NOTE = (
@@ -157,8 +160,8 @@ def check_limits(plan: SearchPlan, data: Dataset) -> None:
         )
 
 
-def fit_epochs(plan: SearchPlan, data: Dataset, workers: int, threads: int) -> int:
-    """Return the epochs of a trial in a run with a time budget, at most those of the plan.
+def fit_training(plan: SearchPlan, data: Dataset, workers: int, threads: int) -> SearchPlan:
+    """Return a plan whose trials fit into its time budget: of fewer epochs, or of smaller ones.
 
     A first part of the budget must be enough for some trials of average size. The space's baseline
     is trained for a few steps to find out how long they take.
@@ -180,21 +183,32 @@ def fit_epochs(plan: SearchPlan, data: Dataset, workers: int, threads: int) -> i
     device = setup_device("cpu", threads)
     model = next(_build_models(plan, data), None)
     if model is None:  # trials report the errors of user-defined spaces
-        return plan.search.epochs
-    settings = replace(plan.finetune, epochs=2)
-    result = train(model, part, settings, device=device, seed=plan.seed)
-    # the first epoch contains the compilation
-    epoch_seconds = result.history[-1].seconds * len(data.train) / size
-    available = SEARCH_SHARE * budget * workers / LEAST_TRIALS
-    fitting = int(available / max(1e-9, AVERAGE_SIZE * epoch_seconds))
-    epochs = max(1, min(plan.search.epochs, fitting))
-    if epochs < plan.search.epochs:
-        LOG.info(
-            "trials have %d epochs of %d: one of the space's baseline takes about %.0f s, and "
-            "about %d trials are to fit into %.0f %% of the budget",
-            epochs, plan.search.epochs, epoch_seconds, LEAST_TRIALS, 100 * SEARCH_SHARE,
-        )  # fmt: skip
-    return epochs
+        return plan
+    settings = replace(plan.finetune, epochs=2, epoch_examples=None)
+    first, second = train(model, part, settings, device=device, seed=plan.seed).history
+    compilation = max(0.0, first.seconds - second.seconds)
+    examples = plan.finetune.count_epoch_examples(len(data.train))
+    epoch_seconds = second.seconds * examples / size
+    available = SEARCH_SHARE * budget * workers
+    epochs, count = plan.search.epochs, LEAST_TRIALS
+    fitting = (available / count - compilation) / (AVERAGE_SIZE * epoch_seconds)
+    if fitting < 1:
+        count = FEWEST_TRIALS
+        fitting = (available / count - compilation) / (AVERAGE_SIZE * epoch_seconds)
+    if fitting >= epochs:
+        return plan
+    changed, finetune = f"trials have {max(1, int(fitting))} epochs of {epochs}", plan.finetune
+    if fitting < 1:
+        fewer = min(examples, max(round(fitting * examples), LEAST_STEPS * finetune.batch_size))
+        finetune = replace(finetune, epoch_examples=fewer)
+        changed = f"trials have one epoch of {fewer:,} of {len(data.train):,} examples"
+    LOG.info(
+        "%s: an epoch of the space's baseline takes about %.0f s, and about %d trials are to fit "
+        "into %.0f %% of the budget",
+        changed, epoch_seconds, count, 100 * SEARCH_SHARE,
+    )  # fmt: skip
+    search = replace(plan.search, epochs=max(1, int(fitting)))
+    return replace(plan, search=search, finetune=finetune)
 
 
 def check_compression(plan: SearchPlan, data: Dataset, teachers: Sequence[keras.Model]) -> None:

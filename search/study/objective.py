@@ -87,6 +87,7 @@ def evaluate_trial(
     folder: SearchFolder,
     device: Device,
     on_progress: Callable[[str, float], None],
+    seconds: float | None = None,
 ) -> Candidate:
     """Evaluate a trial and write the files of its candidate; the study is updated later.
 
@@ -100,6 +101,7 @@ def evaluate_trial(
         folder: Folder for the model and the record.
         device: Device of the training.
         on_progress: Callback for progress, called with (text, share).
+        seconds: Time limit of the trial, at which its training ends; default: none.
 
     Returns:
         The candidate: complete (untrained with `no_train`), stopped (dominated), rejected (above a
@@ -172,6 +174,7 @@ def evaluate_trial(
             select_by=plan.search.objectives[0],
             on_epoch=monitor.on_epoch,
             should_stop=monitor.should_stop,
+            seconds=None if seconds is None else max(0.0, seconds - (time.perf_counter() - began)),
         )
     except TrainingDiverged as error:
         spent = time.perf_counter() - began

@@ -98,6 +98,7 @@ def sample_settings(trial: BaseTrial, plan: SearchPlan, data: Dataset) -> TrainS
         batch_size=trial.suggest_categorical("batch_size", list_batch_sizes(data)),
         class_weights=plan.finetune.class_weights,
         augment=plan.finetune.augment,
+        epoch_examples=plan.finetune.epoch_examples,
     )
 
 

@@ -304,13 +304,15 @@ def test_a_worker_loads_its_teachers_once_and_a_plan_makes_its_space_once(
     assert loaded == [best]
 
 
-def test_trials_of_a_budget_have_epochs_that_fit(
-    digits: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_trials_of_a_budget_fit_into_it(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     from search.study import checks
 
     plan = from_flat(SearchPlan, {"space": "mlp", "epochs": 9, "budget": "24h"})
-    # a day is enough for what the plan asks for, a blink of it for one epoch
-    assert checks.fit_epochs(plan, digits, 2, 1) == 9
+    # a day is enough for what the plan asks for, a blink of it for a few steps
+    assert checks.fit_training(plan, digits, 2, 1) == plan
     monkeypatch.setattr(checks, "SEARCH_SHARE", 1e-9)
-    assert checks.fit_epochs(plan, digits, 2, 1) == 1
+    monkeypatch.setattr(checks, "LEAST_STEPS", 3)
+    fitted = checks.fit_training(plan, digits, 2, 1)
+    assert fitted.search.epochs == 1
+    assert fitted.finetune == replace(plan.finetune, epoch_examples=3 * plan.finetune.batch_size)
+    assert fitted.rewinds_training  # candidates are trained with such epochs, too

@@ -53,6 +53,39 @@ def test_progress_is_reported_within_epochs(
     )
 
 
+def test_three_epochs_of_a_third_of_the_examples_are_one_of_all(
+    blobs: Dataset, cpu: Device
+) -> None:
+    """Every example is drawn once before any is drawn again, so the same 12 steps are made."""
+    settings = replace(SGD, batch_size=20)
+    last: list[Any] = []
+    for epochs, examples in ((1, None), (3, 80)):
+        model, seen = linear(blobs), []
+        result = train(
+            model, blobs, replace(settings, epochs=epochs, epoch_examples=examples), device=cpu,
+            seed=5, on_epoch=lambda *_, model=model, seen=seen: seen.append(model.get_weights()),
+        )  # fmt: skip
+        assert (result.steps, len(seen)) == (12, epochs)
+        last.append(seen[-1])
+    same_arrays(last[0], last[1])
+
+
+def test_a_time_limit_ends_a_training_within_an_epoch(
+    blobs: Dataset, cpu: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is over before it begins: one call of 5 steps is made, of two epochs of 12 steps."""
+    monkeypatch.setattr(loop, "STEPS_PER_CALL", 5)
+    model = linear(blobs)
+    result = train(model, blobs, replace(SGD, batch_size=20), device=cpu, seconds=0.0)
+    assert result.steps == 5
+    assert [record.share for record in result.history] == [5 / 12]
+    assert result.notes == (
+        "its time limit of 0 s ended the training after 5 of 24 steps",
+    )  # fmt: skip
+    logits = predict_logits(model, blobs, "val")
+    assert result.val["accuracy"] == np.mean(logits.argmax(1) == blobs.val.y)
+
+
 @pytest.mark.parametrize("weights", ["none", "balanced"])
 def test_softmax_regression_equals_numpy(blobs: Dataset, cpu: Device, weights: str) -> None:
     """Two epochs of SGD with the same batches, written out in NumPy."""
