@@ -237,7 +237,8 @@ def restore_plan(plan: SearchPlan, folder: SearchFolder) -> SearchPlan:
     """Return the plan with the name of its sampler and the stored settings of an existing run.
 
     Fields that the plan leaves open, such as the metric or the channel criterion, keep the values
-    with which the run was started; so do the epochs of a run with a time budget, which limits them.
+    with which the run was started; so do the epochs of a run with a time budget, which limits their
+    number and their examples.
 
     Args:
         plan: The plan of the command.
@@ -251,6 +252,8 @@ def restore_plan(plan: SearchPlan, folder: SearchFolder) -> SearchPlan:
             objectives = stored.search.objectives
         if plan.goal.budget is not None:
             epochs = min(epochs, stored.search.epochs)
+            examples = plan.finetune.epoch_examples or stored.finetune.epoch_examples
+            plan = replace(plan, finetune=replace(plan.finetune, epoch_examples=examples))
     search = replace(
         plan.search, sampler=plan.search.sampler_name, objectives=objectives, epochs=epochs
     )

@@ -31,10 +31,16 @@ MIN_STEPS, MAX_STEPS = 8, 1000
 """Range of steps per epoch in which a batch size is worth trying."""
 
 
-def list_batch_sizes(data: Dataset) -> tuple[int, ...]:
-    """Return the batch sizes to sample from for this number of examples, at least one."""
-    sizes = tuple(size for size in BATCH_SIZES if MIN_STEPS <= len(data.train) // size <= MAX_STEPS)
-    return sizes or (BATCH_SIZES[0] if len(data.train) < 2**16 else BATCH_SIZES[-1],)
+def list_batch_sizes(plan: SearchPlan, data: Dataset) -> tuple[int, ...]:
+    """Return the batch sizes to sample from for the number of examples of an epoch, at least one.
+
+    Args:
+        plan: The plan of the run.
+        data: The data of the run.
+    """
+    examples = plan.finetune.count_epoch_examples(len(data.train))
+    sizes = tuple(size for size in BATCH_SIZES if MIN_STEPS <= examples // size <= MAX_STEPS)
+    return sizes or (BATCH_SIZES[0] if examples < 2**16 else BATCH_SIZES[-1],)
 
 
 def get_learning_rate_range(plan: SearchPlan, optimizer: str) -> tuple[float, float]:
@@ -62,7 +68,7 @@ def build_baseline(plan: SearchPlan, data: Dataset) -> dict[str, Any]:
         return {}
     name = "adam" if "adam" in plan.search.optimizers else plan.search.optimizers[0]
     low, high = get_learning_rate_range(plan, name)
-    sizes = list_batch_sizes(data)
+    sizes = list_batch_sizes(plan, data)
     return {
         "optimizer": name,
         f"learning_rate.{name}": (low * high) ** 0.5,
@@ -95,7 +101,7 @@ def sample_settings(trial: BaseTrial, plan: SearchPlan, data: Dataset) -> TrainS
         learning_rate_schedule=trial.suggest_categorical("schedule", SCHEDULES),
         weight_decay=trial.suggest_float("weight_decay", 1e-5, 1e-2, log=True),
         label_smoothing=trial.suggest_float("label_smoothing", 0.0, 0.1, step=0.05),
-        batch_size=trial.suggest_categorical("batch_size", list_batch_sizes(data)),
+        batch_size=trial.suggest_categorical("batch_size", list_batch_sizes(plan, data)),
         class_weights=plan.finetune.class_weights,
         augment=plan.finetune.augment,
         epoch_examples=plan.finetune.epoch_examples,

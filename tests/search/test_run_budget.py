@@ -16,6 +16,7 @@ from compress.plan.fields import from_flat
 from compress.report.html import build_title
 from search.engines import Display
 from search.engines.scheduled_jobs import ScheduledJobs
+from search.pipeline import restore_plan
 from search.plan import SearchPlan
 from search.report import load_report
 from search.scheduler.log import ScheduleLog
@@ -95,6 +96,14 @@ def test_a_budget_belongs_to_a_whole_run(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "budget must be left out in paretune search" in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_continued_run_keeps_the_epochs_that_fitted_its_budget(tmp_path: Path) -> None:
+    folder = SearchFolder(tmp_path / "r")
+    options = {"space": "mlp", "budget": "10m"}
+    folder.claim("run", from_flat(SearchPlan, {**options, "epochs": 1, "epoch_examples": 640}))
+    plan = restore_plan(from_flat(SearchPlan, options), folder)
+    assert (plan.search.epochs, plan.finetune.epoch_examples) == (1, 640)
 
 
 def test_a_trial_that_the_log_does_not_have_is_learned_once(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from compress import load_model
 from compress.core.device import Device
 from compress.data import Dataset, Preprocessing, Split
 from compress.plan.fields import from_flat
+from compress.train import loop
 from compress.train.predict import predict_logits
 from search.plan import SearchPlan
 from search.spaces import SPACES
@@ -50,6 +51,26 @@ def test_a_trained_candidate(digits: Dataset, cpu: Device, tmp_path: Path) -> No
     again, _ = run(plan, digits, cpu, tmp_path / "b")
     assert again.val["accuracy"] == pytest.approx(candidate.val["accuracy"], abs=0.02)
     assert again.seed == candidate.seed
+
+
+def test_a_trial_whose_time_is_over_counts_as_it_is(
+    digits: Dataset, cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its time is over before its training begins, which makes one call of 2 steps."""
+    monkeypatch.setattr(loop, "STEPS_PER_CALL", 2)
+    plan = from_flat(SearchPlan, {"epochs": 3})
+    folder = SearchFolder(tmp_path)
+    folder.claim("run", plan)
+    trial = trial_with(plan, digits, batch_size=32)
+    candidate = evaluate_trial(
+        trial, digits, plan, folder, cpu, lambda text, share: None, seconds=0.0
+    )
+    assert candidate.state == "complete"
+    assert [record["share"] for record in candidate.history] == [2 / (len(digits.train) // 32)]
+    assert "ended the training after 2 of" in candidate.notes[-1]
+    model = load_model(folder.get_model_path(candidate.id))
+    predicted = predict_logits(model, digits, "val").argmax(-1)
+    assert candidate.val["accuracy"] == pytest.approx((predicted == digits.val.y).mean())
 
 
 @pytest.mark.parametrize(

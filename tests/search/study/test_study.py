@@ -249,12 +249,18 @@ def test_other_storages(folder: SearchFolder, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("examples", "expected"), [(1221, (32, 64, 128)), (51_000, (64, 128, 256))]
+    ("examples", "epoch", "expected"),
+    [
+        (1221, None, (32, 64, 128)),
+        (51_000, None, (64, 128, 256)),
+        (51_000, 2_560, (32, 64, 128, 256)),
+    ],
 )
-def test_batch_sizes_follow_the_data(
-    examples: int, expected: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+def test_batch_sizes_follow_the_examples_of_an_epoch(
+    examples: int, epoch: int | None, expected: tuple[int, ...]
 ) -> None:
     class Sized:
         train = range(examples)
 
-    assert optimizers.list_batch_sizes(Sized()) == expected  # type: ignore[arg-type]
+    plan = from_flat(SearchPlan, {} if epoch is None else {"epoch_examples": epoch})
+    assert optimizers.list_batch_sizes(plan, Sized()) == expected  # type: ignore[arg-type]
