@@ -26,8 +26,9 @@ from search.scheduler.forecast import (
 TRIAL, EXPORT, PRUNE, TUNE = "trial", "export", "prune", "tune"
 SHARES = (0.7, 0.5, 0.35, 0.25)
 """Shares of the MACs that a pruning keeps, each as a model of its own."""
-FIRST_TRIALS = 4
-"""Number of trials before anything else, because forecasts need some models."""
+FIRST_TRIALS, FIRST_SHARE = 4, 0.3
+"""Number of trials before anything else, because forecasts need some models, and the share of the
+time in which they begin; the first one ends in any case."""
 COST_TOLERANCE = 1.03
 """Ratio of the costs of two files up to which they count as equal."""
 LEAST_GAIN = 1e-4
@@ -209,7 +210,8 @@ class Scheduler:
         trials = len(self._trial_gains) + sum(step.kind == TRIAL for step in self.running)
         # nothing is known before the first trial, so that it is tried in any case
         steps = [trial] if may_search and (not trials or trial.seconds <= left) else []
-        if not may_search or trials >= FIRST_TRIALS:
+        is_searched = trials >= FIRST_TRIALS or elapsed >= FIRST_SHARE * self.seconds
+        if not may_search or is_searched:
             steps += self._list_steps(left)
         steps = [
             replace(step, gain=step.gain * self._calibrate(step.kind))

@@ -217,6 +217,15 @@ def test_nothing_begins_that_does_not_fit() -> None:
     assert kinds.count(TRIAL) == 5
 
 
+def test_first_trials_take_a_share_of_a_short_time() -> None:
+    """Of 80 s, others may begin after 24: before that there are fewer than four trials."""
+    ended = list(simulate(make_scheduler(seconds=80), World()))
+    begun = [step.begun for _, step, _, _ in ended if step.kind == TRIAL]
+    other = min(step.begun for _, step, _, _ in ended if step.kind != TRIAL)
+    assert 24 <= other < 80
+    assert 1 <= sum(moment < other for moment in begun) < FIRST_TRIALS
+
+
 def test_the_description_of_a_schedule() -> None:
     """One fine-tuned size has no rank correlation, three have one."""
 
