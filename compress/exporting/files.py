@@ -174,7 +174,7 @@ def export(
             an error lists all refused formats after the other files are written.
         on_progress: Callback invoked with (text, completed share in [0, 1]) before each file and
             while int8-mixed searches for precisions.
-        **settings: `formats`, `calibration`, `opset` and `mixed_loss`: see `ExportOptions`.
+        **settings: `formats`, `calibration` and `opset`: see `ExportOptions`.
 
     Shapes:
         x: (n, ...), as the model takes them.
@@ -390,10 +390,7 @@ def _write(
 
     notes: tuple[str, ...] = ()
     if name == MIXED:
-        return write_mixed(
-            traced, path, representative, options.mixed_loss, limits, report_progress,
-            equivalence_check,
-        )  # fmt: skip
+        return write_mixed(traced, path, representative, limits, report_progress, equivalence_check)
     if name == INT4:
         notes = write_int4(traced, path, representative)
     elif name == "int8":

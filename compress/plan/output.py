@@ -31,7 +31,7 @@ FORMATS = (*LITERT_FORMATS, *ONNX_FORMATS, ONNX_QAT)
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """Formats of exported files, and the loss of mixed precision."""
+    """Formats of exported files, and their calibration."""
 
     REMOVED: ClassVar[dict[str, RemovedOption]] = {
         "mixed_levels": RemovedOption(
@@ -43,14 +43,21 @@ class ExportOptions:
         "mixed_size": RemovedOption(
             "--mixed-size",
             "Only a goal limits the size of an int8-mixed file. Use paretune shrink with size "
-            "(--size), or a larger mixed_loss (--mixed-loss).",
+            "(--size).",
             unused_values=(None,),
         ),
         "mixed_latency": RemovedOption(
             "--mixed-latency",
             "Only a goal limits the latency of an int8-mixed file. Use paretune shrink with "
-            "latency (--latency), or a larger mixed_loss (--mixed-loss).",
+            "latency (--latency).",
             unused_values=(None,),
+        ),
+        "mixed_loss": RemovedOption(
+            "--mixed-loss",
+            "An int8-mixed file keeps at most a quarter of the output error of int8. Leave it out; "
+            "for less error name the format int16x8 or float16, for a smaller or faster file use "
+            "paretune shrink with size or latency.",
+            unused_values=(0.25,),
         ),
     }
 
@@ -73,16 +80,10 @@ class ExportOptions:
         most=1000,
         why="ONNX has far fewer",
     )
-    mixed_loss: float = option(
-        0.25,
-        "output error that int8-mixed may keep, as a share of that of plain int8, in [0, 1)",
-        unit="share",
-    )
 
     def __post_init__(self) -> None:
         validate_fields(self)
         require(bool(self.formats), "formats", "name at least one format", self.formats)
-        require(0 <= self.mixed_loss < 1, "mixed_loss", "be in [0, 1)", self.mixed_loss)
 
     @property
     def candidate_formats(self) -> tuple[str, ...]:

@@ -95,6 +95,8 @@ class TrainSettings:
         None,
         "training examples of an epoch in every training, drawn anew for each; default: all",
         least=1,
+        most=10**12,
+        why="no data set has more",
     )
     own_train_step: bool = option(
         False,

@@ -429,7 +429,7 @@ def units(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
     """Numbers with units of any dimension, on the command line, in TOML and in goals of a run."""
     (folder / "m.keras").write_bytes(shelf.models["small.keras"])
     names = ("latency", "size", "peak-memory", "macs", "params", "budget", "max-drop", "memory",
-             "val-fraction", "mixed-loss", "latency-budget")  # fmt: skip
+             "val-fraction", "latency-budget")  # fmt: skip
     searched = ("max-macs", "max-size", "max-latency", "max-minutes", "trial-minutes", "sparsity",
                 "min-kept", "channels", "sparsity-end", "temperature",
                 "weight-overrides")  # fmt: skip

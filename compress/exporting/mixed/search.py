@@ -29,8 +29,10 @@ from compress.plan import LatencyOptions
 from compress.plan.output import MIXED
 from compress.plan.target import SizeTarget, TimeTarget
 
+ALLOWED_SHARE = 0.25
+"""Largest loss of an int8-mixed file, as a share of that of plain int8."""
 NEGLIGIBLE = 1e-4
-"""Loss that `mixed_loss` always allows, unless it is 0: it hardly changes a class decision."""
+"""Loss that is always allowed, unless the share is 0: it hardly changes a class decision."""
 TINY = 1e-6
 """Weight of latency in the cost, relative to size, when the size limit is binding."""
 EquivalenceCheck = Callable[[Path, Path, Path], str]

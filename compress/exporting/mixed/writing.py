@@ -22,6 +22,7 @@ from compress.exporting.conversions import ConversionFailed, convert, explain_fa
 from compress.exporting.file_checks import open_session
 from compress.exporting.litert import ensure_float32_file
 from compress.exporting.mixed.search import (
+    ALLOWED_SHARE,
     EquivalenceCheck,
     MixedLimits,
     PrecisionChoice,
@@ -64,7 +65,6 @@ def write_mixed(
     traced: TracedModel,
     path: Path,
     inputs: Sequence[npt.NDArray[Any]],
-    allowed_share: float,
     limits: MixedLimits,
     on_progress: Callable[[float], None],
     equivalence_check: EquivalenceCheck | None = None,
@@ -81,7 +81,7 @@ def write_mixed(
         path: Path of the file, ending in `.tflite`.
         inputs: Calibration examples (n, ...), one array per input. All of them set the ranges, the
             first `LOSS_EXAMPLES` measure the losses. No labels are needed.
-        allowed_share, limits: See `PrecisionSearch`.
+        limits: See `PrecisionSearch`.
         on_progress: Callback invoked with the completed share, in [0, 1].
         equivalence_check: See `PrecisionSearch`.
 
@@ -100,7 +100,7 @@ def write_mixed(
     folder.mkdir(exist_ok=True)
     with explain_failures(ENGINE, MIXED, traced.model):
         files = PrecisionFiles(source, folder, inputs, traced.ports, units, LOSS_EXAMPLES)
-        search = PrecisionSearch(files, allowed_share, limits, on_progress, equivalence_check)
+        search = PrecisionSearch(files, ALLOWED_SHARE, limits, on_progress, equivalence_check)
         result = search.run()
         write_bytes(path, result.path.read_bytes())
     layers = _collect_layers(result)

@@ -328,7 +328,7 @@ def test_a_worker_does_not_train_over_a_finished_candidate(
     before = files(folder)
     worker: Any = SimpleNamespace(folder=folder, plan=PLAN, _study=None, data=None)
     with pytest.raises(RunFailed, match="The study has lost candidate 0000, which is finished"):
-        SearchWorker._run_trial(worker, None)
+        SearchWorker._run_trial(worker, None, None)
     assert files(folder) == before
 
 

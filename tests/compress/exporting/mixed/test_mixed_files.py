@@ -80,7 +80,7 @@ def test_each_layer_has_a_precision_and_the_file_is_as_close_as_asked(
     net: Any, x: Any, tmp_path: Path
 ) -> None:
     pytest.importorskip("litert_quantizer")
-    (file,) = export(net, tmp_path / "m.tflite", format="int8-mixed", data=x, mixed_loss=0.3)
+    (file,) = export(net, tmp_path / "m.tflite", format="int8-mixed", data=x)
     levels = {layer.layer: layer.precision for layer in file.layers}
     assert list(levels) == ["first", "wide", "depth", "head"]
     assert set(levels.values()) <= {"int8", "dynamic", "float16"}
@@ -213,8 +213,8 @@ def test_what_is_asked_must_make_sense(net: Any, x: Any, tmp_path: Path) -> None
 
     with pytest.raises(InputError, match="int8-mixed must have examples to calibrate on"):
         made(data=None)
-    with pytest.raises(InputError, match=r"mixed_loss must be in \[0, 1\)"):
-        made(mixed_loss=1.0)
+    with pytest.raises(InputError, match="keeps at most a quarter of the output error of int8"):
+        made(mixed_loss=0.1)
     assert not list(tmp_path.iterdir())
 
 
@@ -232,7 +232,7 @@ def test_a_loop_is_one_layer_and_what_passes_in_it_stays_in_floats(tmp_path: Pat
     x = keras.layers.LSTM(8, name="recurrent")(inputs)
     model = keras.Model(inputs, keras.layers.Dense(3, activation="softmax", name="head")(x))
     x = np.random.default_rng(0).normal(size=(40, 6, 4)).astype(np.float32)
-    options = ExportOptions(formats=("int8-mixed",), mixed_loss=0.9)
+    options = ExportOptions(formats=("int8-mixed",))
     (file,) = export(model, tmp_path / "m.tflite", options=options, data=x)
     (loop,) = (
         layer for layer in file.layers if layer.layer == "recurrent" and "int8" not in layer.alone
