@@ -177,8 +177,9 @@ def _reconstruct(model: keras.Model, settings: TrainSettings, data: Dataset) -> 
 
 def _fingerprint(recipe: Recipe, seed: int) -> str:
     """Return ten hex digits of a network's code, settings and seed."""
-    # the name of the option when the stored networks were trained
+    # the names of the options when the stored networks were trained
     settings = repr(recipe.settings).replace("learning_rate_schedule=", "schedule=")
+    settings = settings.replace("epoch_examples=None, ", "")
     text = "\n".join([code(recipe.build), settings, str(seed)])
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 

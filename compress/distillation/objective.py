@@ -87,7 +87,8 @@ def prepare_distillation(
     teachers = Teachers(models, data.task, hints, orders, input_scalings)
     teacher_val, notes = _evaluate_teachers(teachers, models, data)
     examples = len(data.train)
-    seen = settings.count_epochs(examples) * settings.count_epoch_examples(examples)
+    epochs = settings.count_epochs(settings.count_steps(examples))
+    seen = epochs * settings.count_epoch_examples(examples)
     runs_live = bool(settings.augment) or seen < examples  # a cache would hold unused outputs
     report_progress = on_progress and partial(on_progress, "computing the teacher's outputs")
     ready: Any = teachers.prepare() if runs_live else open_teacher_cache(

@@ -112,7 +112,9 @@ def use_fused_batch_norm(model: keras.Model) -> Iterator[int]:
     layers = [
         layer
         for layer in list_layers(model)
-        if type(layer) is keras.layers.BatchNormalization and _can_fuse(layer)
+        if type(layer) is keras.layers.BatchNormalization
+        and _can_fuse(layer)
+        and "call" not in vars(layer)  # fused already, by a context around this one
     ]
     for layer in layers:
         layer.call = _build_fused_normalization_call(layer)

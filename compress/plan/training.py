@@ -147,15 +147,15 @@ class TrainSettings:
         """
         return max(1, self.count_epoch_examples(examples) // self.batch_size)
 
-    def count_epochs(self, examples: int) -> int:
+    def count_epochs(self, steps_per_epoch: int) -> int:
         """Return the number of epochs.
 
         Args:
-            examples: Number of training examples.
+            steps_per_epoch: Number of steps of one epoch; see `count_steps`.
         """
         if self.epochs is not None:
             return self.epochs
-        return max(self.least_epochs, -(-FINETUNE_STEPS // self.count_steps(examples)))
+        return max(self.least_epochs, -(-FINETUNE_STEPS // steps_per_epoch))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from compress.core.arrays import take_rows
 from compress.core.errors import InputError
 from compress.model.io import as_model
 from compress.model.keras_internals import list_named_weights
+from compress.model.layer_patches import use_fused_batch_norm
 from compress.model.ports import flatten_inputs, list_input_names
 from compress.model.program import Program, flatten_program
 from compress.model.recording import record_program
@@ -188,8 +189,11 @@ def reconstruct(
             if mask is not None:
                 weight.assign(value * mask)
         # a reconstruction with recorded outputs is one of many: its report is not read
-        outputs_before = None if recorded is not None else _compute_outputs(programs[0], batches)
-        outputs, original_outputs = reconstructor.run()
+        with use_fused_batch_norm(pruned), use_fused_batch_norm(dense):
+            outputs_before = (
+                None if recorded is not None else _compute_outputs(programs[0], batches)
+            )
+            outputs, original_outputs = reconstructor.run()
     except BaseException:
         for weight, value in saved:
             weight.assign(value)

@@ -386,8 +386,7 @@ def check_against_data(plan: Plan, data: Dataset) -> None:
         return
     if plan.weights.sparsity > 0:
         steps = plan.finetune.count_steps(len(data.train))
-        epochs = plan.finetune.count_epochs(len(data.train))
-        compute_update_times(plan.weights, epochs * steps, steps)
+        compute_update_times(plan.weights, plan.finetune.count_epochs(steps) * steps, steps)
 
 
 def check_memory(plan: Plan, data: Dataset, model: keras.Model) -> None:

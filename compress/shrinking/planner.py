@@ -244,7 +244,8 @@ class Planner:
     def epochs(self) -> int:
         """Number of epochs of a training without a budget; 0: candidates are not trained."""
         plan, data = self.builder.job.plan, self.builder.job.context.data
-        return 0 if plan.goal.no_train else plan.finetune.count_epochs(len(data.train))
+        steps = plan.finetune.count_steps(len(data.train))
+        return 0 if plan.goal.no_train else plan.finetune.count_epochs(steps)
 
     def train(self, candidates: Sequence[Candidate], *, nearest: bool = False) -> list[Candidate]:
         """Train candidates that are worth it, within the time budget.

@@ -222,7 +222,7 @@ class Training:
     @property
     def epochs(self) -> int:
         """Number of epochs, which does not depend on the number of parts of a batch."""
-        return self.settings.count_epochs(len(self.data.train))
+        return self.settings.count_epochs(self.settings.count_steps(len(self.data.train)))
 
     @property
     def total_steps(self) -> int:

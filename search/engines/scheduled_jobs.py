@@ -102,7 +102,7 @@ def run_scheduled(
         TUNED_EPOCHS
         * max(plan.search.epochs, examples // plan.finetune.count_epoch_examples(examples))
         if plan.rewinds_training
-        else plan.finetune.count_epochs(examples)
+        else plan.finetune.count_epochs(plan.finetune.count_steps(examples))
     )
     formats = plan.export.candidate_formats
     scheduler = Scheduler(

@@ -200,3 +200,7 @@ def test_automatic_epochs_give_a_thousand_steps() -> None:
     assert TrainSettings().count_epochs(399) == 4
     assert TrainSettings().count_epochs(5000) == 4
     assert TrainSettings(epochs=2).count_epochs(10) == 2
+    # of 6,000 examples an epoch has 500, in three steps of 128
+    assert TrainSettings().count_steps(6000) == 46
+    assert TrainSettings(epoch_examples=500).count_steps(6000) == 3
+    assert TrainSettings(epoch_examples=500).count_steps(100) == 1

@@ -103,7 +103,7 @@ CASES = {
     "paretune compress m.keras --distill-loss d": ["dkd"],
     "paretune compress m.keras --formats onnx,int8-": ["onnx,int8-qat", "onnx,int8-mixed"],
     "paretune compress m.keras --channel-criterion fp": ["fpgm"],
-    "paretune compress m.keras --epo": [],
+    "paretune compress m.keras --epochs": [],
     "paretune bench m.keras --runtimes o": ["onnx", "openvino"],
     "paretune bench m.keras --formats onn": [],
     "paretune run --task mul": ["multiclass", "multilabel"],

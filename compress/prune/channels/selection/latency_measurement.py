@@ -391,7 +391,7 @@ class TimedCalls:
             calls = [table[key] for key, _ in self._grid.iter_calls(part.unit)]
             grid = np.full([2, *(len(count_axis.measured) for count_axis in count_axes)], np.nan)
             for place, call in zip(select_places(count_axes), calls, strict=True):
-                grid[0][place], grid[1][place] = call.ms, call.weight_bytes
+                grid[(0, *place)], grid[(1, *place)] = call.ms, call.weight_bytes
             if (line := find_full_axis(count_axes)) is not None:
                 grid = np.stack([complete_table(values, line) for values in grid])
             for axis, count_axis in enumerate(count_axes, 1):
