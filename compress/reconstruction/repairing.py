@@ -13,6 +13,7 @@ import numpy.typing as npt
 from compress.core.arguments import check_arguments
 from compress.core.arrays import take_rows
 from compress.core.errors import InputError
+from compress.core.linux import keep_freed_memory
 from compress.model.io import as_model
 from compress.model.keras_internals import list_named_weights
 from compress.model.layer_patches import use_fused_batch_norm
@@ -189,7 +190,7 @@ def reconstruct(
             if mask is not None:
                 weight.assign(value * mask)
         # a reconstruction with recorded outputs is one of many: its report is not read
-        with use_fused_batch_norm(pruned), use_fused_batch_norm(dense):
+        with keep_freed_memory(), use_fused_batch_norm(pruned), use_fused_batch_norm(dense):
             outputs_before = (
                 None if recorded is not None else _compute_outputs(programs[0], batches)
             )

@@ -332,3 +332,35 @@ def test_what_a_processor_lacks(
         (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{cpuinfo}\nprocessor\t: 1\n")
     monkeypatch.setattr(linux, "_PROC", tmp_path)
     assert is_vnni_missing() == lacks
+
+
+def test_freed_memory_is_used_again_within_the_context_alone() -> None:
+    """A page that comes from the system faults once: 16 thousand pages of 4 KiB are 64 MiB.
+
+    In a process of its own, because the allocator of this one may hold free memory from before.
+    """
+    script = """
+import platform, resource
+from compress.core.linux import keep_freed_memory
+
+def count_faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    block = b"x" * 2**26
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+outside = [count_faults(), count_faults()]
+with keep_freed_memory():
+    with keep_freed_memory():
+        first = count_faults()
+    again = count_faults()
+after = count_faults()
+if platform.libc_ver()[0] == "glibc" and outside[1] > 16_000:  # small pages
+    assert first > 16_000 and again < 1_000 and after > 16_000, (outside, first, again, after)
+    print("measured")
+print("done")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("done\n")

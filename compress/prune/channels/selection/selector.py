@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from compress.core.errors import FeasibleError
+from compress.core.linux import keep_freed_memory
 from compress.core.memory_budget import format_gigabytes, get_current_budget
 from compress.core.summary import OnProgress, ignore_progress
 from compress.model.program import Program
@@ -104,6 +105,7 @@ class ChannelSelector:
     is_thorough: bool = True
 
     @classmethod
+    @keep_freed_memory()
     def from_measurement(
         cls,
         coupling: Coupling,
@@ -161,6 +163,7 @@ class ChannelSelector:
             coupling, options, evaluator, context, sensitivity, is_thorough=is_thorough
         )  # fmt: skip
 
+    @keep_freed_memory()
     def refine(
         self,
         target: float,
