@@ -3,9 +3,11 @@
     python benchmarks/peers/tpe_tfmot.py FOLDER SECONDS SEED
 
 Reads data.npz (x_train, y_train, x_val, y_val, scaled) from the folder. For 60 % of the time TPE
-samples candidates of run_front.py's space, which fit trains with Adam for `EPOCHS`. Then the
+samples candidates of run_front.py's space, which fit trains with Adam for `EPOCHS` epochs, or as
+many, or as large a part of one, as lets `TRIALS` of half the baseline's time fit. Then the
 candidates of its front by validation accuracy and MACs, the best one first, are pruned by tfmot to
-half of their weights during two more epochs; each is written in float32 and int8, pruned and not.
+half of their weights during two more such epochs, in the time that is left; each is written in
+float32 and int8, pruned and not.
 """
 
 from __future__ import annotations
@@ -28,9 +30,11 @@ import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 
-from benchmarks.run_front import build_net, count_net_macs
+from benchmarks.run_front import baseline, build_net, count_net_macs
 
-SEARCH_SHARE, EPOCHS, PRUNED_EPOCHS, BATCH, SPARSITY = 0.6, 6, 2, 64, 0.5
+SEARCH_SHARE, TRIALS, EPOCHS, PRUNED_EPOCHS, BATCH, SPARSITY = 0.6, 8, 6, 2, 64, 0.5
+PROBED = 20 * BATCH
+"""Examples that are trained on to find out how long an epoch takes."""
 
 
 def write_files(model: Any, x: Any, stem: Path) -> None:
@@ -58,39 +62,58 @@ def main() -> None:
     shape, classes = data["x_train"].shape[1:], int(data["y_train"].max()) + 1
     models: dict[int, Any] = {}
 
-    def fit(model: Any, rate: float, epochs: int, *callbacks: Any) -> float:
+    total = len(data["x_train"])
+
+    def fit(
+        model: Any, rate: float, epochs: int, *callbacks: Any, examples: int, until: float
+    ) -> float:
+        def check_time(batch: int, logs: Any) -> None:
+            model.stop_training = time.monotonic() - began > until
+
         model.compile(
             keras.optimizers.Adam(rate), keras.losses.SparseCategoricalCrossentropy(),
             metrics=["accuracy"],
         )  # fmt: skip
         history = model.fit(
-            data["x_train"], data["y_train"], batch_size=BATCH, epochs=epochs, verbose=0,
-            validation_data=(data["x_val"], data["y_val"]), callbacks=list(callbacks),
+            data["x_train"][:examples], data["y_train"][:examples], batch_size=BATCH,
+            epochs=epochs, verbose=0, validation_data=(data["x_val"], data["y_val"]),
+            callbacks=[*callbacks, keras.callbacks.LambdaCallback(on_batch_end=check_time)],
         )  # fmt: skip
         return float(history.history["val_accuracy"][-1])
 
+    probe = build_net(optuna.trial.FixedTrial(baseline), shape, classes, keras)
+    fit(probe, 1e-3, 1, examples=PROBED, until=seconds)  # the compilation
+    before = time.monotonic()
+    probe.fit(data["x_train"][:PROBED], data["y_train"][:PROBED], batch_size=BATCH, verbose=0)
+    epoch_seconds = (time.monotonic() - before) * total / PROBED
+    fitting = SEARCH_SHARE * seconds / TRIALS / (0.5 * epoch_seconds)
+    epochs = max(1, min(EPOCHS, int(fitting)))
+    examples = total if fitting >= 1 else max(PROBED, int(fitting * total))
+
     def objective(trial: optuna.Trial) -> tuple[float, float]:
         model = build_net(trial, shape, classes, keras)
-        accuracy = fit(model, trial.suggest_float("rate", 3e-4, 1e-2, log=True), EPOCHS)
+        rate = trial.suggest_float("rate", 3e-4, 1e-2, log=True)
+        accuracy = fit(model, rate, epochs, examples=examples, until=SEARCH_SHARE * seconds)
         models[trial.number] = model
         return accuracy, count_net_macs(model)
 
     study = optuna.create_study(
         directions=["maximize", "minimize"], sampler=optuna.samplers.TPESampler(seed=seed)
     )
-    study.optimize(objective, timeout=SEARCH_SHARE * seconds)
+    study.optimize(objective, timeout=SEARCH_SHARE * seconds - (time.monotonic() - began))
     front = sorted(study.best_trials, key=lambda trial: -trial.values[0])
     (folder / "files").mkdir(exist_ok=True)
     for trial in front:
         write_files(models[trial.number], data["x_train"], folder / "files" / f"{trial.number}")
-    steps = -(-len(data["x_train"]) // BATCH)
+    steps = -(-examples // BATCH)
     for trial in front:
         if time.monotonic() - began > 0.95 * seconds:
             break
         schedule = tfmot.sparsity.keras.PolynomialDecay(0.0, SPARSITY, 0, PRUNED_EPOCHS * steps)
         pruned = tfmot.sparsity.keras.prune_low_magnitude(models[trial.number], schedule)
         fit(pruned, trial.params["rate"] / 3, PRUNED_EPOCHS,
-            tfmot.sparsity.keras.UpdatePruningStep())  # fmt: skip
+            tfmot.sparsity.keras.UpdatePruningStep(), examples=examples,
+            until=0.95 * seconds)  # fmt: skip
         stripped = tfmot.sparsity.keras.strip_pruning(pruned)
         write_files(stripped, data["x_train"], folder / "files" / f"{trial.number}-pruned")
 
