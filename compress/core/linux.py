@@ -240,9 +240,9 @@ def trim_memory() -> None:
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_KEPT_BYTES = 2**31 - 1
+_MOST_MMAP_BYTES, _NEVER_TRIM = 2**31 - 1, -1
 _USUAL_MMAP_BYTES, _USUAL_TRIM_BYTES = 2**25, 2**26
-"""Thresholds of glibc's allocator: the largest one, and those that it reaches by itself."""
+"""Thresholds of glibc's allocator: the largest ones, and those that it reaches by itself."""
 _keepers: list[object] = []
 
 
@@ -256,7 +256,7 @@ def keep_freed_memory() -> Iterator[None]:
     """
     keeper = object()
     _keepers.append(keeper)
-    _set_malloc_thresholds(_KEPT_BYTES, _KEPT_BYTES)
+    _set_malloc_thresholds(_MOST_MMAP_BYTES, _NEVER_TRIM)
     try:
         yield
     finally:
