@@ -18,6 +18,10 @@ from compress.core.parent_watch import KERNEL, WATCH
 
 MAX_LIBRARY_BYTES = 400 * 2**20
 """Maximum bytes of mapped files that count as memory of a process."""
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_MOST_MMAP_BYTES, _NEVER_TRIM = 2**31 - 1, -1
+_USUAL_MMAP_BYTES, _USUAL_TRIM_BYTES = 2**25, 2**26
+"""Thresholds of glibc's allocator: the largest ones, and those that it reaches by itself."""
 _PROC = Path("/proc")
 # memory limit and usage of a container, for versions 2 and 1 of Linux's control groups
 _CGROUPS = (
@@ -239,10 +243,6 @@ def trim_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_MOST_MMAP_BYTES, _NEVER_TRIM = 2**31 - 1, -1
-_USUAL_MMAP_BYTES, _USUAL_TRIM_BYTES = 2**25, 2**26
-"""Thresholds of glibc's allocator: the largest ones, and those that it reaches by itself."""
 _keepers: list[object] = []
 
 
@@ -267,7 +267,7 @@ def keep_freed_memory() -> Iterator[None]:
 
 
 def _set_malloc_thresholds(mmap: int, trim: int) -> None:
-    with contextlib.suppress(AttributeError, OSError):  # musl and macOS do not have it
+    with contextlib.suppress(AttributeError, OSError):  # musl does not have it
         library = ctypes.CDLL(None)
         library.mallopt(_M_MMAP_THRESHOLD, mmap)
         library.mallopt(_M_TRIM_THRESHOLD, trim)

@@ -140,6 +140,7 @@ def train(
         use_fused_batch_norm(model),
     ):
         training.start(view, checkpoint)
+        note = ""
         for epoch in range(len(training.history) + 1, training.epochs + 1):
             record = training.run_epoch(epoch)
             if checkpoint is not None:
@@ -147,13 +148,13 @@ def train(
             if on_epoch:
                 on_epoch(epoch, training.epochs, record)
             if training.is_over:
+                note = training.describe_time_limit(seconds)
                 break
             if should_stop and epoch < training.epochs and should_stop(record):
                 break
     result = training.finish()
-    if seconds is not None and result.steps < training.total_steps:
-        note = f"its time limit of {seconds:.0f} s ended the training after {result.steps:,} of "
-        result = replace(result, notes=(*result.notes, f"{note}{training.total_steps:,} steps"))
+    if note:
+        result = replace(result, notes=(*result.notes, note))
     if parts == 1:
         return result
     note = f"memory holds no batch of {training.batch_size}: it was trained in {parts} parts"
@@ -234,6 +235,13 @@ class Training:
         """Whether the time limit is reached."""
         return time.perf_counter() >= self.deadline
 
+    def describe_time_limit(self, seconds: float | None) -> str:
+        """Describe what a time limit left undone, or return ""."""
+        steps, total = int(self.step.numpy()), self.total_steps
+        if seconds is None or steps >= total:
+            return ""
+        done = f"{steps:,} of {total:,} steps"
+        return f"its time limit of {seconds:.0f} s ended the training after {done}"
     def start(self, view: Any, checkpoint: Path | None) -> None:
         """Build the optimizer and the compiled steps, and resume from a checkpoint if it exists.
 

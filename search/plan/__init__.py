@@ -232,15 +232,15 @@ class SearchPlan(Plan):
     def rewinds_training(self) -> bool:
         """Whether a candidate is fine-tuned with the settings that it was trained with.
 
-        So it is in a run with a time budget, unless options of fine-tuning are given, and where
-        candidates are trained at all.
+        So it is in a run with a time budget, unless options of fine-tuning alone are given, and
+        where candidates are trained at all.
         """
-        every = TrainSettings(
+        of_every_training = TrainSettings(
             class_weights=self.finetune.class_weights,
             augment=self.finetune.augment,
             epoch_examples=self.finetune.epoch_examples,
-        )  # candidates are trained with these, too
-        return self.finetune == every and not self.search.no_train
+        )
+        return self.finetune == of_every_training and not self.search.no_train
 
     @property
     def front_cost(self) -> str:

@@ -190,16 +190,16 @@ def fit_training(plan: SearchPlan, data: Dataset, workers: int, threads: int) ->
     examples = plan.finetune.count_epoch_examples(len(data.train))
     epoch_seconds = second.seconds * examples / size
     available = SEARCH_SHARE * budget * workers
-    epochs, count = plan.search.epochs, LEAST_TRIALS
-    fitting = (available / count - compilation) / (AVERAGE_SIZE * epoch_seconds)
-    if fitting < 1:
-        count = FEWEST_TRIALS
+    for count in (LEAST_TRIALS, FEWEST_TRIALS):
         fitting = (available / count - compilation) / (AVERAGE_SIZE * epoch_seconds)
-    if fitting >= epochs:
+        if fitting >= 1:
+            break
+    if fitting >= plan.search.epochs:
         return plan
-    changed, finetune = f"trials have {max(1, int(fitting))} epochs of {epochs}", plan.finetune
-    if fitting < 1:
-        fewer = min(examples, max(round(fitting * examples), LEAST_STEPS * finetune.batch_size))
+    epochs, finetune = max(1, int(fitting)), plan.finetune
+    changed = f"trials have {epochs} epoch{'s' * (epochs > 1)} of {plan.search.epochs}"
+    fewer = max(round(fitting * examples), LEAST_STEPS * finetune.batch_size)
+    if fewer < examples:
         finetune = replace(finetune, epoch_examples=fewer)
         changed = f"trials have one epoch of {fewer:,} of {len(data.train):,} examples"
     LOG.info(
@@ -207,8 +207,7 @@ def fit_training(plan: SearchPlan, data: Dataset, workers: int, threads: int) ->
         "into %.0f %% of the budget",
         changed, epoch_seconds, count, 100 * SEARCH_SHARE,
     )  # fmt: skip
-    search = replace(plan.search, epochs=max(1, int(fitting)))
-    return replace(plan, search=search, finetune=finetune)
+    return replace(plan, search=replace(plan.search, epochs=epochs), finetune=finetune)
 
 
 def check_compression(plan: SearchPlan, data: Dataset, teachers: Sequence[keras.Model]) -> None:

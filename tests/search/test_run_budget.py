@@ -111,7 +111,10 @@ def test_a_trial_that_the_log_does_not_have_is_learned_once(tmp_path: Path) -> N
     plan = from_flat(SearchPlan, {"space": "mlp", "budget": "10m"})
     folder = SearchFolder(tmp_path / "r")
     folder.claim("run", plan)
-    candidate = Candidate("0000", COMPLETE, {}, 0, macs=1000, val={"accuracy": 0.9}, seconds=3.0)
+    candidate = Candidate(
+        "0000", COMPLETE, {}, 0, macs=1000, val={"accuracy": 0.9}, seconds=3.0,
+        history=({"share": 0.25},),
+    )  # fmt: skip
     reports: list[str] = []
     for _ in range(3):  # each process reads what those before it left
         scheduler = Scheduler(("float32",), 0.1, 10, 600.0)
@@ -120,6 +123,8 @@ def test_a_trial_that_the_log_does_not_have_is_learned_once(tmp_path: Path) -> N
             lambda: reports.append("written"),
         )  # fmt: skip
         assert list(scheduler.models) == ["0000"]
+        # its time limit ended the training after a quarter of an epoch, of 3 seconds
+        assert scheduler.models["0000"].epoch_seconds == 12.0
         assert len(scheduler.ended) == 1
     assert reports == ["written"]  # after the one new step, more than a minute after the start
     assert len(ScheduleLog(folder.path).list_ended()) == 1

@@ -41,6 +41,9 @@ ALIGNED = 5
 """Measured channel counts of the best alignment, if there are more than `MAX_MEASURED`."""
 FEW = 3
 """Measured counts of input channels."""
+BEYOND = 0.5
+"""How far completed times may lie beyond the ends of their line, as a share of their difference: a
+count may take longer than a larger one, and noise of a flat line must not be magnified."""
 MIN_MODELS = 4
 
 
@@ -115,7 +118,8 @@ def complete_table(table: Numbers, full_axis: int) -> Numbers:
     """Fill in a table of which one line and the ends of all lines are measured.
 
     The other lines are affine functions of the measured one, fitted to their ends: a loop over
-    tiles takes f(outputs) x (a + b x inputs) + c(inputs), which this reproduces exactly.
+    tiles takes f(outputs) x (a + b x inputs) + c(inputs), which this reproduces exactly. Entries
+    stay near the ends of their line, also if the measured line is as good as flat.
 
     Args:
         table: (n, m) table; entries that are not measured are NaN.
@@ -132,7 +136,7 @@ def complete_table(table: Numbers, full_axis: int) -> Numbers:
     lines = np.array(np.moveaxis(table, full_axis, 1))
     full, first, last = lines[-1], lines[:, :1], lines[:, -1:]
     if full[-1] != full[0]:
-        share = (full - full[0]) / (full[-1] - full[0])
+        share = np.clip((full - full[0]) / (full[-1] - full[0]), -BEYOND, 1.0 + BEYOND)
     else:
         share = np.linspace(0.0, 1.0, len(full))
     lines = np.where(np.isnan(lines), first + (last - first) * share, lines)

@@ -357,10 +357,10 @@ after = count_faults()
 if platform.libc_ver()[0] == "glibc" and outside[1] > 16_000:  # small pages
     assert first > 16_000 and again < 1_000 and after > 16_000, (outside, first, again, after)
     print("measured")
-print("done")
 """
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith("done\n")
+    if not done.stdout:
+        pytest.skip("the allocator is not glibc's, or pages are large")

@@ -87,12 +87,14 @@ def test_one_student_forward_a_step_and_one_teacher_pass_in_all(
     assert (student.get_layer("bn").moving_mean.numpy() != before).any()
 
 
+@pytest.mark.parametrize("options", [{"augment": ("flip",)}, {"epoch_examples": 256}])
 def test_live_teachers_run_once_a_step(
-    digits: Dataset, cpu: Device, small_cnn: Callable[..., Any]
+    digits: Dataset, cpu: Device, small_cnn: Callable[..., Any], options: dict[str, Any]
 ) -> None:
+    """With augmentation, and where a cache would hold outputs that the training does not see."""
     student, students = counted(small_cnn)
     teacher, teachers = counted(small_cnn)
-    settings = replace(ONE, augment=("flip",))
+    settings = replace(ONE, **options)
     result = distill(student, teacher, digits, TWO_HINTS, finetune=settings, device=cpu)
     steps = result.training.steps
     assert result.cache == "off"

@@ -23,6 +23,7 @@ from compress.train import compute_class_weights, loop, train
 from compress.train.dataset_loading import as_dataset
 from compress.train.predict import predict_logits
 from compress.train.steps import augment_images, augment_labels, check_augment
+from tests.patience import PATIENCE
 from tests.same import same_arrays
 
 
@@ -82,6 +83,12 @@ def test_a_time_limit_ends_a_training_within_an_epoch(
     assert result.notes == (
         "its time limit of 0 s ended the training after 5 of 24 steps",
     )  # fmt: skip
+    # what stops a training otherwise is no time limit
+    stopped = train(
+        linear(blobs), blobs, replace(SGD, batch_size=20), device=cpu, seconds=PATIENCE,
+        should_stop=lambda record: True,
+    )  # fmt: skip
+    assert (stopped.steps, stopped.notes) == (12, ())
     logits = predict_logits(model, blobs, "val")
     assert result.val["accuracy"] == np.mean(logits.argmax(1) == blobs.val.y)
 
@@ -304,7 +311,11 @@ def test_fused_inference_is_the_same(small_cnn: Callable[..., Any]) -> None:
     x = rng.normal(size=(16, 8, 8, 1)).astype(np.float32)
     expected = model(x, training=False).numpy()
     with use_fused_batch_norm(model):
+        with use_fused_batch_norm(model) as count:
+            assert count == 0  # the context around it has fused them, and restores them
+        assert "call" in vars(normalization)
         np.testing.assert_allclose(model(x, training=False).numpy(), expected, atol=1e-6)
+    assert "call" not in vars(normalization)
 
 
 @pytest.mark.parametrize("weights", [[2.0, 1.0, 3.0], [4.0, 2.0, 6.0]])

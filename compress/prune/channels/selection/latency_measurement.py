@@ -61,11 +61,13 @@ class LatencyMeasurements(NamedTuple):
         kept: Removable units kept in each group by some models, (models, groups); the last model
             keeps all.
         model_ms: Latency of these models as whole files in ms, (models,).
+        new_table: Calls of the table that were not known before; None: all were.
     """
 
     table: LatencyTable
     kept: Counts
     model_ms: npt.NDArray[np.float64]
+    new_table: LatencyTable | None = None
 
     def build_latency_model(self, calls: TimedCalls) -> LatencyModel:
         """Return the calibrated latency model.
@@ -168,7 +170,7 @@ def measure_latencies(
     if check_models is not None:
         check_models(model_ms)
     models = calls.list_model_makers()
-    table = known_table
+    table, new_table = known_table, None
     if (
         missing := models
         if known_table is None
@@ -190,7 +192,7 @@ def measure_latencies(
         table = new_table if known_table is None else known_table.merge(new_table)
     assert table is not None
     report_progress("measured", 1.0)
-    return LatencyMeasurements(table, kept, model_ms)
+    return LatencyMeasurements(table, kept, model_ms, new_table)
 
 
 def measure_local_latencies(
@@ -234,8 +236,8 @@ def measure_local_latencies(
         check_models=check_models,
         on_progress=on_progress,
     )
-    if measurements.table is not known_table:
-        cache_table(measurements.table)
+    if measurements.new_table is not None:
+        cache_table(measurements.new_table)
     return measurements
 
 

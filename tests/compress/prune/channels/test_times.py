@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,16 @@ import numpy as np
 import pytest
 from keras import layers
 
+from compress.core.device import read_cpu_name
 from compress.core.errors import InputError
 from compress.exporting.batch_conversion import write_latency_files
-from compress.measure.latency_table import CallKey, CallTime, LatencyTable, measure_calls
+from compress.measure.latency import BUSY
+from compress.measure.latency_table import CallKey, CallTime, LatencyTable, measure_calls, record
+from compress.measure.runtimes import RUNTIMES
 from compress.plan import ChannelOptions
 from compress.prune.channels.analysis import analyze_coupling
 from compress.prune.channels.coupling.groups import Coupling
+from compress.prune.channels.selection import latency_measurement
 from compress.prune.channels.selection.allowed_counts import compute_allowed_counts
 from compress.prune.channels.selection.latency_measurement import (
     TimedCalls,
@@ -194,6 +198,34 @@ def test_equal_calls_are_measured_once(coupling: Coupling, calls: TimedCalls) ->
     # largest is measured at all output channels, the others at the ends
     inner, outer = 5 + 2 * 2, 4 + 2 * 2
     assert len(calls.list_model_makers()) == 4 + inner + outer + 4 + 4 + 4 + 3
+
+
+def test_a_new_measurement_is_kept_whatever_the_kept_one_was(
+    coupling: Coupling, calls: TimedCalls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is kept was measured beside other work and is of no precision; the rest is precise."""
+    monkeypatch.setenv("PARETUNE_CACHE", str(tmp_path))
+    makers = calls.list_model_makers()
+    here = {"runtime": RUNTIMES["litert"].describe(), "device": read_cpu_name()}
+    table = replace(table_of(makers), **here)
+    (first, *rest) = table.calls
+    old = replace(table, calls=(replace(first, error=100 * first.ms),), warnings=(f"{BUSY} 1.0",))
+    path = record._build_cache_path(old.runtime, "float32", 1, old.device)
+    path.parent.mkdir(parents=True)
+    old.save(path)
+    allowed = compute_allowed_counts(coupling, ChannelOptions(min_kept=0.25), 4)
+    monkeypatch.setattr(latency_measurement, "time_models", lambda *_, **__: np.ones(8))
+    monkeypatch.setattr(
+        latency_measurement, "measure_calls",
+        lambda missing, *_, **__: table.select_calls(missing),
+    )  # fmt: skip
+    latency_measurement.measure_local_latencies(
+        calls, coupling, allowed, write_latency_files, runtime="litert", format="float32",
+        threads=1, seed=0, on_progress=lambda *_: None,
+    )  # fmt: skip
+    kept = record.load_cached_table("litert", "float32", 1)
+    assert kept is not None
+    assert len(kept.calls) == 1 + len(rest)
 
 
 def test_wide_groups_are_measured_at_some_widths() -> None:
