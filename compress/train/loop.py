@@ -242,6 +242,7 @@ class Training:
             return ""
         done = f"{steps:,} of {total:,} steps"
         return f"its time limit of {seconds:.0f} s ended the training after {done}"
+
     def start(self, view: Any, checkpoint: Path | None) -> None:
         """Build the optimizer and the compiled steps, and resume from a checkpoint if it exists.
 
