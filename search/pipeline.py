@@ -244,19 +244,18 @@ def restore_plan(plan: SearchPlan, folder: SearchFolder) -> SearchPlan:
         plan: The plan of the command.
         folder: The folder of the run, which may be new.
     """
-    objectives, epochs = plan.search.objectives, plan.search.epochs
+    epochs = plan.search.epochs
     if folder.plan_path.exists():
         stored = from_nested(SearchPlan, folder.read_plan_record()["plan"])
         plan = fill_open_fields(plan, stored)
-        if objectives == DEFAULT_OBJECTIVES:
-            objectives = stored.search.objectives
+        is_same = plan.search.resolved_objectives == stored.search.resolved_objectives
+        if is_same and plan.goal.budget is None:  # the default cost may be named
+            plan = replace(plan, search=replace(plan.search, objectives=stored.search.objectives))
         if plan.goal.budget is not None:
             epochs = min(epochs, stored.search.epochs)
             examples = plan.finetune.epoch_examples or stored.finetune.epoch_examples
             plan = replace(plan, finetune=replace(plan.finetune, epoch_examples=examples))
-    search = replace(
-        plan.search, sampler=plan.search.sampler_name, objectives=objectives, epochs=epochs
-    )
+    search = replace(plan.search, sampler=plan.search.sampler_name, epochs=epochs)
     return replace(plan, search=search)
 
 
@@ -301,9 +300,8 @@ def _execute_plan(
         )
     plan = resolve_task(plan, data)
     if plan.search.objectives == DEFAULT_OBJECTIVES and "accuracy" not in data.task.qualities:
-        objectives = (data.task.qualities[0], *DEFAULT_OBJECTIVES[1:])
-        plan = replace(plan, search=replace(plan.search, objectives=objectives))
-    find_sources(plan.search.warm_start, plan.search.space, plan.search.objectives, data)
+        plan = replace(plan, search=replace(plan.search, objectives=data.task.qualities[:1]))
+    find_sources(plan.search.warm_start, plan.search.space, plan.search.resolved_objectives, data)
     # workers must be allocated before teachers start TensorFlow
     workers = engine.allocate_workers(request)
     space.check(data)

@@ -29,7 +29,7 @@ from compress.plan.shrink import (
 from search.plan.cluster import ClusterOptions
 from search.plan.conditions import COSTS, Condition
 from search.plan.final import FinalOptions
-from search.plan.search import DEFAULT_OBJECTIVES, DEFAULT_TRIALS, MAX_TRIALS, SearchOptions
+from search.plan.search import DEFAULT_TRIALS, MAX_TRIALS, SearchOptions
 from search.plan.stopping import compute_rungs
 
 __all__ = [
@@ -245,8 +245,7 @@ class SearchPlan(Plan):
     @property
     def front_cost(self) -> str:
         """Cost of files in a run with a time budget: that of the objectives, else latency."""
-        cost = self.search.objectives[1]
-        return "latency_ms" if cost == DEFAULT_OBJECTIVES[1] else cost
+        return next(iter(self.search.objectives[1:]), "latency_ms")
 
     @property
     def final_epochs(self) -> int:

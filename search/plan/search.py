@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 DEFAULT_SAMPLER = "pareto"
 """Sampler of "auto": the best or among the best in all measurements, see docs/results/search.md."""
 
-
-DEFAULT_OBJECTIVES = ("accuracy", "macs")
+DEFAULT_OBJECTIVES, DEFAULT_COST = ("accuracy",), "macs"
+"""Objectives if none are given; where a task has no accuracy, its first quality takes the place."""
 DEFAULT_TRIALS, MAX_TRIALS = 20, 10_000_000
 """Number of trials without and with a time budget, if none is given."""
 Minutes = ConvertedField[float | None, float | str | None]
@@ -154,8 +154,9 @@ class SearchOptions:
     )
     objectives: NameList = option(
         DEFAULT_OBJECTIVES,
-        "one metric, then costs (macs, params, size_bytes, latency_ms), with commas; default: "
-        "the task's first, macs",
+        "one metric, then costs (macs, params, size_bytes, latency_ms); default: macs, and latency "
+        "beside a budget",
+        left_open=DEFAULT_OBJECTIVES,
     )
     max_macs: int | None = option(
         None,
@@ -205,11 +206,7 @@ class SearchOptions:
         validate_fields(self)
         _ = self.resolved_space
         require(bool(self.optimizers), "optimizers", "name at least one", self.optimizers)
-        if len(self.objectives) < 2:
-            raise InputError(
-                "objectives must be one quality and at least one cost. "
-                f"Received: {','.join(self.objectives)}."
-            )
+        require(bool(self.objectives), "objectives", "name one quality", self.objectives)
         require_choice("quality", self.objectives[0], list_metrics())
         for name in self.objectives[1:]:
             require_choice("cost", name, tuple(COSTS))
@@ -259,9 +256,14 @@ class SearchOptions:
         return DEFAULT_SAMPLER if self.sampler == AUTO else self.sampler
 
     @property
+    def resolved_objectives(self) -> tuple[str, ...]:
+        """Metric and costs of the trials, with the default cost if none is named."""
+        return self.objectives if len(self.objectives) > 1 else (*self.objectives, DEFAULT_COST)
+
+    @property
     def costs(self) -> tuple[str, ...]:
         """Names of the cost objectives, without the metric."""
-        return self.objectives[1:]
+        return self.resolved_objectives[1:]
 
     def needs_cost(self, cost: str) -> bool:
         """Return whether a measured cost is needed for an objective or a limit.

@@ -76,8 +76,9 @@ def select_final_candidates(candidates: Sequence[Candidate], plan: SearchPlan) -
     Raises:
         InputError: See `select_front`.
     """
+    objectives = plan.search.resolved_objectives
     return select_hypervolume_subset(
-        select_front(candidates, plan.search.objectives), plan.search.objectives, plan.final_models
+        select_front(candidates, objectives), objectives, plan.final_models
     )
 
 

@@ -262,7 +262,7 @@ def build_model(space: Space, trial: BaseTrial, data: Dataset, policy: str) -> A
 
 def get_objective_values(candidate: Candidate, plan: SearchPlan) -> list[float]:
     """Return a trained candidate's objectives: metric (maximized), costs (minimized)."""
-    metric, *costs = plan.search.objectives
+    metric, *costs = plan.search.resolved_objectives
     return [float(candidate.val[metric]), *(float(getattr(candidate, cost)) for cost in costs)]
 
 

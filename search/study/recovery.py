@@ -95,7 +95,7 @@ def recover(
         builder.build_trial(number, journal_trials.get(number))
         for number in range(max(count, len(journal_trials)))
     ]
-    expected_search = describe_search(plan.search.space, plan.search.objectives, data)
+    expected_search = describe_search(plan.search.space, plan.search.resolved_objectives, data)
     recorded_search = journal.user_attrs.get(SEARCH_ATTR, expected_search)
     # plan.json has been compared already, so a foreign search here means a corrupt line
     is_foreign = not isinstance(recorded_search, dict) or any(

@@ -69,7 +69,7 @@ def open_study(folder: SearchFolder, plan: SearchPlan) -> optuna.Study:
         sampler=SAMPLERS[plan.search.sampler_name](plan.seed),
         load_if_exists=True,
     )
-    names = list(plan.search.objectives)
+    names = list(plan.search.resolved_objectives)
     if study.metric_names != names:  # Optuna's dashboard shows them
         experimental = optuna.exceptions.ExperimentalWarning
         with warnings.catch_warnings(action="ignore", category=experimental):
@@ -337,16 +337,16 @@ def enqueue_first_trials(
         InputError: A warm start is no finished search and no candidate, or the study of this name
             in a shared storage belongs to another search.
     """
-    options = plan.search
+    options, objectives = plan.search, plan.search.resolved_objectives
     stored = study.user_attrs.get(SEARCH_ATTR)
-    for key, expected in (("space", options.space), ("objectives", list(options.objectives))):
+    for key, expected in (("space", options.space), ("objectives", list(objectives))):
         if stored is not None and stored[key] != expected:
             raise InputError(
                 f"Study '{study.study_name}' in the storage must be of the same {key} "
                 f"({expected}). "
                 f"Received: {stored[key]}. Choose another output folder."
             )
-    study.set_user_attr(SEARCH_ATTR, describe_search(options.space, options.objectives, data))
+    study.set_user_attr(SEARCH_ATTR, describe_search(options.space, objectives, data))
     trials = study.get_trials(deepcopy=False)
     if trials and not has_lost_trials:
         return
@@ -355,7 +355,7 @@ def enqueue_first_trials(
         (candidate.choices, {SEED_ATTR: candidate.seed, SEED_GIVEN: True})
         for candidate in read_replayed(options.warm_start)
     ]
-    sources = find_sources(options.warm_start, options.space, options.objectives, data)
+    sources = find_sources(options.warm_start, options.space, objectives, data)
     if sources:
         choices_of_fronts = list_choices(sources)
         queue += choices_of_fronts

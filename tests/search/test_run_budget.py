@@ -98,6 +98,29 @@ def test_a_budget_belongs_to_a_whole_run(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("objectives", "of_trials", "of_files"),
+    [
+        (None, ("accuracy", "macs"), "latency_ms"),
+        ("r2", ("r2", "macs"), "latency_ms"),
+        ("accuracy,macs", ("accuracy", "macs"), "macs"),
+        ("accuracy,params,macs", ("accuracy", "params", "macs"), "params"),
+    ],
+)
+def test_files_cost_latency_unless_another_cost_is_named(
+    objectives: str | None, of_trials: tuple[str, ...], of_files: str, tmp_path: Path
+) -> None:
+    options = {"space": "mlp", "budget": "10m"}
+    plan = from_flat(SearchPlan, options | ({"objectives": objectives} if objectives else {}))
+    assert plan.search.resolved_objectives == of_trials
+    assert plan.front_cost == of_files
+    folder = SearchFolder(tmp_path / "r")
+    folder.claim("run", restore_plan(plan, folder))
+    # the same cost where the command that goes on names none
+    restored_plan = restore_plan(from_flat(SearchPlan, options), folder)
+    assert restored_plan.front_cost == of_files
+
+
 def test_a_continued_run_keeps_the_epochs_that_fitted_its_budget(tmp_path: Path) -> None:
     folder = SearchFolder(tmp_path / "r")
     options = {"space": "mlp", "budget": "10m"}

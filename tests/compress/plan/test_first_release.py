@@ -45,7 +45,10 @@ def test_a_stored_plan_is_the_plan_that_is_given_now(name: str) -> None:
         now,
         data=replace(now.data, task="multiclass"),
         search=replace(
-            now.search, sampler="tpe", trials=20 if name == "default" else now.search.trials
+            now.search,
+            sampler="tpe",
+            trials=20 if name == "default" else now.search.trials,
+            objectives=now.search.resolved_objectives,
         ),
         channels=replace(now.channels, criterion="l2", scope="global"),
         weights=replace(now.weights, scope="layer"),
@@ -60,12 +63,15 @@ def test_a_search_goes_on_with_the_sampler_that_it_began_with(tmp_path: Path) ->
               "plan": STORED["default"]}  # fmt: skip
     folder.plan_path.write_text(json.dumps(record))
     resumed = restore_plan(plan, folder)
+    stored_objectives = resumed.search.objectives
+    assert stored_objectives == ("accuracy", "macs")
     assert resumed.search.sampler == "tpe"
     assert (resumed.channels.criterion, resumed.channels.scope) == ("l2", "global")
     assert resumed.weights.scope == "layer"
     # one that is named is another run, and is refused where that is checked
     asked = from_flat(SearchPlan, {"sampler": "greedy"})
-    assert restore_plan(asked, folder).search == asked.search
+    expected = replace(asked.search, objectives=stored_objectives)
+    assert restore_plan(asked, folder).search == expected
     stored = from_nested(SearchPlan, STORED["default"])
     assert list_forbidden_changes(stored, asked) == ["search.sampler was 'tpe', now 'greedy'"]
 

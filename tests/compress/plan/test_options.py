@@ -175,7 +175,7 @@ def test_plan_refusals(values: dict[str, object], message: str) -> None:
         ({"space": "cn"}, "Unknown space 'cn'. Did you mean 'cnn'. Choices: cnn, mlp"),
         ({"sampler": "bayes"}, "Unknown sampler 'bayes'. Did you mean 'tpe'. Choices: auto"),
         ({"optimizers": "adam,lion"}, "Unknown optimizer 'lion'"),
-        ({"objectives": "accuracy"}, "one quality and at least one cost"),
+        ({"objectives": ""}, "objectives must name one quality"),
         ({"objectives": "macs,accuracy"}, "Unknown quality 'macs'"),
         ({"max_macs": 0}, "max_macs must be at least 1"),
         ({"workers": 0}, "workers must be at least 1"),

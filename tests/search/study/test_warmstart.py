@@ -59,7 +59,7 @@ def finished_run(path: Path, data: Dataset, values: list[tuple[float, int]], **f
     folder.claim("search", plan)
     study = studies.open_study(folder, plan)
     study.set_user_attr(
-        SEARCH_ATTR, describe_search(plan.search.space, plan.search.objectives, data)
+        SEARCH_ATTR, describe_search(plan.search.space, plan.search.resolved_objectives, data)
     )
     for number, (accuracy, macs) in enumerate(values):
         study.enqueue_trial({"x": number})
