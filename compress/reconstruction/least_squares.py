@@ -31,6 +31,7 @@ from compress.reconstruction.sums import (
     Sample,
     StoredRows,
     Sums,
+    map_blocks,
     multiply_transposed,
 )
 
@@ -50,6 +51,9 @@ EXACT_ERROR = 1e-10
 """Relative error below which a layer counts as exact; float32 rounding gives about 1e-13."""
 MIN_GAIN = 0.005
 """Minimum relative reduction of the error; the updates stop below it."""
+TARGET_NUMBERS, MIN_TARGET_ROWS = 2**19, 64
+"""Approximate number of elements that an update of these targets handles at once, few enough for a
+processor's cache, and its minimum number of rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,69 +259,81 @@ class Holdout:
 
 
 class NormalEquations:
-    """Normal equations prepared once for many targets.
+    """Normal equations prepared once for targets that a clipping activation leaves free.
 
     Without a support they are factored. With a support each solution is computed by conjugate
     gradients from the previous one, because the targets change little.
 
     Args:
-        rows: (systems, rows, columns).
-        sums: Sums over these rows.
+        sample: Rows and targets.
+        sums: Sums over them.
         problem: The regression problem.
         ridge: Relative to the diagonal.
     """
 
-    def __init__(
-        self, rows: npt.NDArray[Any], sums: Moments, problem: Problem, ridge: float
-    ) -> None:
+    def __init__(self, sample: Sample, sums: Moments, problem: Problem, ridge: float) -> None:
         import scipy.linalg
 
-        self.rows, self.problem = rows, problem
-        self.means = sums.means[0]
+        self.sample, self.problem = sample, problem
+        self.means, target_means = sums.means
         self.noise = sums.count * sums.noise
-        free = problem.fixed_shift is None
+        shift = problem.fixed_shift
+        # in single precision large means would hide small spreads
+        self.offset = (target_means if shift is None else shift).astype(np.float32)
         self.a = (
-            sums.compute_centred() if free else sums.compute_raw(np.zeros_like(sums.sums[1]))
+            sums.compute_centred() if shift is None else sums.compute_raw(np.zeros_like(shift))
         )[0]
         regular = _add_ridge(self.a, ridge)
         self.scale = 1 / np.sqrt(np.einsum("sdd->sd", regular))
         self.scaled = regular * self.scale[:, :, None] * self.scale[:, None]
-        if problem.support is None:
-            self.factors = [scipy.linalg.cho_factor(part, lower=True) for part in self.scaled]
+        if problem.support is None and len(self.scaled) == 1:
+            self.factor = scipy.linalg.cho_factor(self.scaled[0], lower=True)
 
-    def solve(self, targets: npt.NDArray[Any], current: Numbers) -> tuple[Numbers, Numbers]:
-        """Return weights and shift.
+    def solve(self, clip: Clip, weights: Numbers, shift: Numbers) -> tuple[Numbers, Numbers]:
+        """Return weights and shift for the targets nearest to the outputs of a solution.
 
         Args:
-            targets: (rows, channels).
-            current: Weights of the previous solution, (systems, columns, outputs).
+            clip: The clipping activation, see `Clip.compute_targets`.
+            weights, shift: The solution.
         """
         import scipy.linalg
 
-        before, shift = self.problem.initial, self.problem.fixed_shift
-        systems, _, outputs = before.shape
-        shaped = targets.reshape(len(targets), systems, outputs)
-        mean = shaped.mean(0, dtype=np.float64) if shift is None else shift
-        # centred first: in single precision large means would hide small spreads
-        shaped = (shaped - mean).astype(targets.dtype)
-        right_side = multiply_transposed(self.rows, shaped.reshape(targets.shape)) - self.a @ before
-        right_side += self.noise * before
-        if shift is None:
-            target_sums = shaped.sum(0, dtype=np.float64)
+        before, problem = self.problem.initial, self.problem
+        products, target_sums = self._sum_targets(clip, weights, shift)
+        right_side = products - self.a @ before + self.noise * before
+        if problem.fixed_shift is None:
             right_side -= self.means[:, :, None] * target_sums[:, None]
         right_side *= self.scale[:, :, None]
-        support = self.problem.support
-        if support is None:
-            pairs = zip(self.factors, right_side, strict=True)
-            changes = [scipy.linalg.cho_solve(factor, part) for factor, part in pairs]
+        if problem.support is not None:
+            start = (weights - before) / self.scale[:, :, None]
+            parts = zip(self.scaled, right_side, problem.support, start, strict=True)
+            changes = np.stack([_refine_on_support(*system) for system in parts])
+        elif len(self.scaled) == 1:
+            changes = scipy.linalg.cho_solve(self.factor, right_side[0])[None]
         else:
-            start = (current - before) / self.scale[:, :, None]
-            parts = zip(self.scaled, right_side, support, start, strict=True)
-            changes = [_refine_on_support(*system) for system in parts]
-        weights = before + np.stack(changes) * self.scale[:, :, None]
-        if shift is not None:
-            return weights, shift
+            changes = np.linalg.solve(self.scaled, right_side)
+        weights = before + changes * self.scale[:, :, None]
+        if problem.fixed_shift is not None:
+            return weights, problem.fixed_shift
+        mean = self.offset + target_sums / len(self.sample)
         return weights, mean - np.einsum("sd,sdm->sm", self.means, weights)
+
+    def _sum_targets(self, clip: Clip, weights: Numbers, shift: Numbers) -> tuple[Numbers, Numbers]:
+        """Return the sums over rows of rows x targets and of targets, the targets minus offsets."""
+        sample, offset = self.sample, self.offset.reshape(-1)
+        systems, count, columns = sample.rows.shape
+
+        def sum_block(part: slice) -> tuple[Numbers, Numbers]:
+            rows = sample.take_rows(part)
+            targets = clip.compute_targets(rows, weights, shift) - offset
+            return multiply_transposed(rows.rows, targets), targets.sum(0, dtype=np.float64)
+
+        products, sums = np.zeros_like(weights), np.zeros(offset.shape)
+        block = max(MIN_TARGET_ROWS, TARGET_NUMBERS // (systems * columns + 3 * len(offset)))
+        for block_products, block_sums in map_blocks(sum_block, count, block, products.nbytes):
+            products += block_products
+            sums += block_sums
+        return products, sums.reshape(self.offset.shape)
 
 
 def _iterate_free_targets(
@@ -325,9 +341,9 @@ def _iterate_free_targets(
     solution: tuple[Numbers, Numbers],
 ) -> Iterator[tuple[Numbers, Numbers]]:  # fmt: skip
     """Yield solutions, each for the targets updated with the previous solution."""
-    equations = NormalEquations(sample.rows, sums, problem, ridge)
+    equations = NormalEquations(sample, sums, problem, ridge)
     while True:
-        solution = equations.solve(clip.compute_targets(sample, *solution), solution[0])
+        solution = equations.solve(clip, *solution)
         yield solution
 
 

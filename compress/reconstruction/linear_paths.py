@@ -37,6 +37,52 @@ class Graph(TensorReaders[Node]):
         )
         self.calls = Counter(id(node.operation) for node in program.nodes)
 
+    def count_common_calls(self, other: Graph) -> int:
+        """Return how many of the first calls two programs make alike.
+
+        They have the same inputs, and are of layers of Keras's own with equal weights and settings;
+        what else a layer of a user depends on cannot be known.
+
+        Args:
+            other: Graph of another version of the same model.
+        """
+        places = [_locate_tensors(graph.program) for graph in (self, other)]
+        pairs = zip(self.program.nodes, other.program.nodes, strict=False)
+        alike = (
+            _are_equal_layers(first.operation, second.operation)
+            and _describe_arguments(first, places[0]) == _describe_arguments(second, places[1])
+            for first, second in pairs
+        )
+        return sum(1 for _ in takewhile(bool, alike))
+
+
+def _locate_tensors(program: Program) -> dict[int, tuple[int, int]]:
+    """Return call and position of the tensors of a program by id; the inputs belong to call -1."""
+    producers = enumerate([program.inputs, *(node.outputs for node in program.nodes)], -1)
+    return {id(tensor): (call, position) for call, tensors in producers
+            for position, tensor in enumerate(tensors)}  # fmt: skip
+
+
+def _describe_arguments(node: Node, places: dict[int, tuple[int, int]]) -> str:
+    return repr(node.fill_arguments([places[id(tensor)] for tensor in node.inputs]))
+
+
+def _are_equal_layers(first: Any, second: Any) -> bool:
+    import keras
+
+    kind = type(first)
+    if (
+        kind is not type(second)
+        or not isinstance(first, keras.Layer)
+        or not kind.__module__.startswith("keras.")
+        or isinstance(first, keras.layers.Lambda)
+        or repr(first.get_config()) != repr(second.get_config())
+        or len(first.weights) != len(second.weights)
+    ):
+        return False
+    pairs = zip(first.weights, second.weights, strict=True)
+    return all(np.array_equal(one.numpy(), other.numpy()) for one, other in pairs)
+
 
 @dataclass(eq=False)
 class Addend:

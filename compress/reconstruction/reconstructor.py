@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from compress.core.device import use_one_blas_thread
 from compress.core.memory_budget import get_current_budget
-from compress.model.program import Program
+from compress.model.program import Node, Program
 from compress.reconstruction.attention import AttentionMatch, solve_attention
 from compress.reconstruction.kernel_parts import KernelPart
 from compress.reconstruction.layer_pairs import LayerPairs
@@ -78,6 +78,7 @@ class Reconstructor:
             recorded.require_bounds(self.batches.bounds)
         self.store = Store()
         self._call = partial(call_in_chunks, store=self.store)
+        self.waiting_outputs: dict[int, list[Chunks]] = {}
         self.layer_pairs = LayerPairs(
             self.graphs[0], matches if joint else {}, sampler, mask, self._call
         )
@@ -112,6 +113,9 @@ class Reconstructor:
             ]
             for x in self.batches.inputs
         ]
+        # integers on a grid replace the weights of all layers
+        has_grid = any(self.grid(part.kernel) for m in self.matches.values() for part in m.parts)
+        self.common_calls = 0 if has_grid else self.graphs[0].count_common_calls(self.graphs[1])
         self.paths = self._trace_paths()
         # number of layers that still need each tensor
         self.remaining_uses = Counter(
@@ -119,16 +123,13 @@ class Reconstructor:
         )
         needed = set(self.remaining_uses)
         calls = {id(node) for match in self.matches.values() for node in match.original_calls}
-        call_original = self._call
-        if self.recorded is not None:
-            call_original = partial(call_in_chunks, store=self.recorded.store)
         original_run = ProgramRun(
-            self.graphs[1], inputs, self.sampler, needed, call_original, calls=calls,
-            recorded=self.recorded,
-        )  # fmt: skip
-        pruned_run = ProgramRun(
-            self.graphs[0], inputs, self.sampler, needed, self._call, order=self.order.sort_steps()
+            self.graphs[1], inputs, self.sampler, needed, self._call_original, calls=calls
         )
+        pruned_run = ProgramRun(
+            self.graphs[0], inputs, self.sampler, needed, self._call_pruned,
+            order=self.order.sort_steps(),
+        )  # fmt: skip
         solved_layers: set[int] = set()
         while pruned_run.pending is not None:
             node = pruned_run.pending[0][0]
@@ -137,9 +138,12 @@ class Reconstructor:
                 solved_layers.add(id(match.layer))
                 original_run.run_until(match, self.paths.get(id(match.layer)))
                 self.on_layer(match.name, pruned_run.calls_done / len(self.graphs[0].program.nodes))
+                earlier_repairs = len(self.layer_repairs)
                 new_inputs = self._solve(
                     match, [call_inputs for _, call_inputs in pruned_run.pending]
                 )
+                if any(row.state == REPAIRED for row in self.layer_repairs[earlier_repairs:]):
+                    self._end_common_calls(match)
                 self._release(match)
                 if new_inputs is not None:
                     pruned_run.pending = [(node, [new_inputs])]
@@ -148,6 +152,43 @@ class Reconstructor:
         while original_run.pending is not None:
             original_run.step()
         return pruned_run.outputs, original_run.outputs
+
+    def _call_original(self, node: Node, inputs: list[Chunks]) -> list[Chunks]:
+        """Return the outputs of a call of the original model."""
+        index = self.graphs[1].call_index[id(node)]
+        if self.recorded is None:
+            return self._call_common(index, node, inputs)
+        if index not in self.recorded.chunks:
+            self.recorded.chunks[index] = call_in_chunks(node, inputs, store=self.recorded.store)
+        return self.recorded.chunks[index]
+
+    def _call_pruned(self, node: Node, inputs: list[Chunks]) -> list[Chunks]:
+        """Return the outputs of a call of the pruned model."""
+        index = self.graphs[0].call_index[id(node)]
+        if index < self.common_calls and self.recorded is not None:
+            return self.recorded.chunks.get(index) or self._call(node, inputs)
+        return self._call_common(index, node, inputs)
+
+    def _call_common(self, index: int, node: Node, inputs: list[Chunks]) -> list[Chunks]:
+        """Make a call; where both models make it alike, the second one takes the first's outputs.
+
+        Args:
+            index: Index of the call in its model.
+            node, inputs: The call.
+        """
+        if index in self.waiting_outputs:
+            return self.waiting_outputs.pop(index)
+        outputs = self._call(node, inputs)
+        if index < self.common_calls:
+            self.waiting_outputs[index] = outputs
+        return outputs
+
+    def _end_common_calls(self, match: Match) -> None:
+        """Let both models run apart from a layer on, whose weights have changed."""
+        first_call = min(self.graphs[0].call_index[id(node)] for node in match.calls)
+        self.common_calls = min(self.common_calls, first_call)
+        for index in [index for index in self.waiting_outputs if index >= first_call]:
+            del self.waiting_outputs[index]
 
     def _trace_paths(self) -> dict[int, LinearPath]:
         """Trace the linear path after every layer, before the models run."""
@@ -329,7 +370,7 @@ def _count_positions(part: KernelPart, value: StoredTensor) -> int:
 def _is_same_value(first: StoredTensor, second: StoredTensor) -> bool:
     """Return whether two values are equal and the first one has no mask."""
     is_comparable = first.mask is None and first.blank.shape == second.blank.shape
-    return is_comparable and np.array_equal(first.array, second.array)
+    return is_comparable and (first is second or np.array_equal(first.array, second.array))
 
 
 def _list_addends(path: LinearPath) -> list[Any]:

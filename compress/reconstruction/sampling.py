@@ -300,7 +300,6 @@ class ProgramRun:
         call: Runs a call on every chunk.
         calls: Ids of the calls of the original model with inputs that are needed later.
         order: Order of the calls, in steps; default: one by one.
-        recorded: Outputs of calls that are not run again; others are added. Only without an order.
 
     Attributes:
         pending: Calls of the next step with their inputs; None at the end.
@@ -311,10 +310,10 @@ class ProgramRun:
     def __init__(
         self, graph: Graph, inputs: list[Chunks], sampler: Sampler, needed: set[int],
         call: Callable[[Node, list[Chunks]], list[Chunks]], *, calls: Set[int] = frozenset(),
-        order: Sequence[Sequence[Node]] | None = None, recorded: RecordedOutputs | None = None,
+        order: Sequence[Sequence[Node]] | None = None,
     ) -> None:  # fmt: skip
         self.graph, self.sampler, self.needed = graph, sampler, needed
-        self.call, self.calls, self.recorded = call, calls, recorded
+        self.call, self.calls = call, calls
         self.calls_done = 0
         self.outputs: list[Chunks] = []
         self._record_values(graph.program.inputs, inputs)
@@ -329,7 +328,7 @@ class ProgramRun:
     def step(self) -> None:
         """Run the calls of the next step."""
         pending, self.pending = self.pending or [], None
-        results: list[Sequence[Any]] = [self._run_call(*request) for request in pending]
+        results: list[Sequence[Any]] = [self.call(*request) for request in pending]
         for (node, inputs), outputs in zip(pending, results, strict=True):
             if id(node) in self.calls:
                 self.sampler.original_inputs[id(node)] = inputs
@@ -342,15 +341,6 @@ class ProgramRun:
             self.pending = self._steps.send(results)
         except StopIteration as end:
             self.outputs = list(end.value)
-
-    def _run_call(self, node: Node, inputs: list[Chunks]) -> list[Chunks]:
-        """Return the outputs of a call, which is run unless they are recorded."""
-        if self.recorded is None:
-            return self.call(node, inputs)
-        index = self.graph.call_index[id(node)]
-        if index not in self.recorded.chunks:
-            self.recorded.chunks[index] = self.call(node, inputs)
-        return self.recorded.chunks[index]
 
     def run_until(self, match: Match, path: LinearPath | None) -> None:
         """Run the original model past the calls of a layer and of the addends on its path."""

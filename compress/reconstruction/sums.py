@@ -7,13 +7,19 @@ memory. Sums along the channels are 7 to 20 times as fast (240 channels, 3 x 3).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.device import count_threads
+from compress.core.memory_budget import get_current_budget
+
+ResultT = TypeVar("ResultT")
 CHUNK_NUMBERS = 2**20
 """Approximate number of elements of rows that are summed at once."""
 MIN_ROWS = 512
@@ -29,6 +35,38 @@ OFFSET_ROWS = 8192
 """Number of first rows; their mean is the offset of all rows."""
 STEPS = 255
 """Number of steps between the smallest and the largest value of an int8 tensor."""
+THREADS_SHARE, MAX_THREADS_BYTES = 1 / 16, 2**30
+"""Share of the free memory, and bytes, for the sums of blocks that several threads compute."""
+
+
+def map_blocks(
+    function: Callable[[slice], ResultT], count: int, block: int, result_bytes: int
+) -> Iterator[ResultT]:
+    """Yield what a function returns for each block of rows, in order, computed on all threads.
+
+    The order makes sums of the results independent of the number of threads. BLAS should have one
+    thread meanwhile, see `use_one_blas_thread`.
+
+    Args:
+        function: Called with the slice of a block; it runs in a thread.
+        count: Number of rows.
+        block: Rows of a block.
+        result_bytes: Size of a result, of which one for each thread, and one more, exist at once.
+    """
+    blocks = [slice(start, start + block) for start in range(0, count, block)]
+    memory = get_current_budget().compute_share(THREADS_SHARE, MAX_THREADS_BYTES)
+    threads = min(count_threads(), len(blocks), int(memory // max(1, result_bytes)) - 1)
+    if threads < 2:
+        yield from map(function, blocks)
+        return
+    pending: deque[Future[ResultT]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for part in blocks:
+            if len(pending) > threads:
+                yield pending.popleft().result()
+            pending.append(pool.submit(function, part))
+        while pending:
+            yield pending.popleft().result()
 
 
 @dataclass(eq=False)
@@ -64,19 +102,21 @@ class Moments:
     def add(self, rows: npt.NDArray[Any], targets: npt.NDArray[Any]) -> None:
         """Add rows (systems, rows, columns) and targets (systems, rows, outputs)."""
         systems, count, columns = rows.shape
-        block = max(MIN_ROWS, CHUNK_NUMBERS // (systems * columns))
-        for start in range(0, count, block):
-            part = slice(start, start + block)
+        totals = (*self.sums, self.pp, self.pt, self.tt)
+
+        def sum_block(part: slice) -> tuple[Numbers, ...]:
             # in place, which keeps the memory layout
             p, t = rows[:, part].astype(np.float64), targets[:, part].astype(np.float64)
             p -= self.offsets[0][:, None]
             t -= self.offsets[1][:, None]
-            self.count += p.shape[1]
-            self.sums[0][:] += p.sum(1)
-            self.sums[1][:] += t.sum(1)
-            self.pp += compute_gram(p)
-            self.pt += multiply_transposed(p, t.transpose(1, 0, 2).reshape(p.shape[1], -1))
-            self.tt += np.einsum("srm,srm->sm", t, t)
+            products = multiply_transposed(p, t.transpose(1, 0, 2).reshape(p.shape[1], -1))
+            return p.sum(1), t.sum(1), compute_gram(p), products, np.einsum("srm,srm->sm", t, t)
+
+        block = max(MIN_ROWS, CHUNK_NUMBERS // (systems * columns))
+        for sums in map_blocks(sum_block, count, block, sum(part.nbytes for part in totals)):
+            for total, part in zip(totals, sums, strict=True):
+                total += part
+        self.count += count
         np.einsum("sdd->sd", self.pp)[:] += count * self.noise
 
     def __add__(self, other: Moments) -> Moments:
@@ -228,6 +268,11 @@ class Sample:
             np.concatenate(bases) if bases else None,
             max(part.noise for part in parts),
         )
+
+    def take_rows(self, part: slice) -> Sample:
+        """Return the sample of some rows, as views."""
+        base = None if self.base is None else self.base[part]
+        return Sample(self.rows[:, part], self.targets[part], base, self.noise)
 
     def compute_sums(self, reference: Sums | None = None) -> Sums:
         """Return the moments, or the rows themselves for few rows; see `StoredRows`.

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from compress.reconstruction.least_squares import NormalEquations, Problem
-from compress.reconstruction.sums import Moments, Numbers, StoredRows, Sums
+from compress.reconstruction.sums import (
+    Clip,
+    Moments,
+    Numbers,
+    Sample,
+    StoredRows,
+    Sums,
+    map_blocks,
+)
 
 Drawn = tuple[Numbers, Numbers, Numbers]
 
@@ -174,7 +182,8 @@ def test_large_means_eat_no_small_spreads(solver: str) -> None:
     if solver == "factored":
         moments = Moments.from_offsets(tuple(x[:, :3].astype(np.float64).mean(1) for x in (p, t)))
         moments.add(p, t)
-        weights, shift = NormalEquations(p, moments, problem, 1e-8).solve(t[0], w0)
+        equations = NormalEquations(Sample(p, t[0]), moments, problem, 1e-8)
+        weights, shift = equations.solve(Clip(-np.inf, np.inf), w0, np.zeros((1, 3)))
     else:
         weights, shift = problem.solve(sums_of(p, t, solver), 1e-8)
     np.testing.assert_allclose(weights[0], true[0], atol=2e-3)
@@ -182,21 +191,51 @@ def test_large_means_eat_no_small_spreads(solver: str) -> None:
     assert ((made - t) ** 2).sum() < 1e-6 * ((t - t.mean(1)) ** 2).sum()
 
 
+@pytest.mark.parametrize("systems", [1, 3])
 @pytest.mark.parametrize("free", [True, False], ids=["shift", "no shift"])
-def test_factored_once_is_the_same_for_other_targets(free: bool) -> None:
-    p, t, w0 = drawn(70, 5, 2, systems=3)
-    other = drawn(70, 5, 2, systems=3, seed=9)[1]
-    given = None if free else np.full((3, 2), 0.2)
+def test_hidden_targets_follow_the_outputs_in_blocks_of_rows(
+    free: bool, systems: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Below 0 and above 1 an output may lie anywhere beyond the bound; 200 rows are four blocks."""
+    monkeypatch.setattr("compress.reconstruction.least_squares.TARGET_NUMBERS", 0)
+    p, t, w0 = drawn(200, 5, 2, systems=systems)
+    given = None if free else np.full((systems, 2), 0.2)
     problem = Problem(w0, fixed_shift=given)
     moments = sums_of(p, t)
     assert isinstance(moments, Moments)
-    factored = NormalEquations(p, moments, problem, 1e-3)
-    for targets in (t, other):
-        rows = targets.transpose(1, 0, 2).reshape(70, -1)
-        weights, shift = factored.solve(rows, problem.initial)
-        w, c = problem.solve(sums_of(p, targets), 1e-3)
-        np.testing.assert_allclose(weights, w, rtol=1e-8, atol=1e-9)
-        np.testing.assert_allclose(shift, c, rtol=1e-8, atol=1e-8)
+    sample = Sample(p, t.transpose(1, 0, 2).reshape(200, -1))
+    equations = NormalEquations(sample, moments, problem, 1e-3)
+    solution = problem.solve(moments, 1e-3)
+    for clip in (Clip(-np.inf, np.inf), Clip(0.0, np.inf), Clip(0.0, 1.0)):
+        weights, shift = equations.solve(clip, *solution)
+        outputs = np.einsum("srd,sdm->srm", p, solution[0]) + solution[1][:, None]
+        free_targets = np.where(t <= clip.low, np.minimum(outputs, clip.low), t)
+        free_targets = np.where(t >= clip.high, np.maximum(outputs, clip.high), free_targets)
+        for system in range(systems):
+            fixed = None if given is None else given[system]
+            w, c = solved(p[system], free_targets[system], w0[system], 1e-3, fixed, None)
+            np.testing.assert_allclose(weights[system], w, rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(shift[system], c, rtol=1e-5, atol=1e-5)
+        solution = weights, shift
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_blocks_come_in_order_whatever_the_number_of_threads(
+    threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("compress.reconstruction.sums.count_threads", lambda: threads)
+    running: list[int] = []
+
+    def list_rows(part: slice) -> list[int]:
+        running.append(1)
+        return list(range(10))[part]
+
+    parts = []
+    for result in map_blocks(list_rows, 10, 3, result_bytes=8):
+        parts.append(result)
+        # results are not computed long before they are read
+        assert len(running) <= len(parts) + threads
+    assert parts == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9]]
 
 
 def test_an_exact_solution_is_found_whatever_stood_there_before() -> None:

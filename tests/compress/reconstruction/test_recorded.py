@@ -1,7 +1,8 @@
-"""Outputs of the original model that are recorded once; the number of sampled positions."""
+"""Outputs that are computed once, recorded or of common calls; the number of positions."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import keras
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 
 from compress.prune.channels import prune_channels
+from compress.reconstruction.linear_paths import Graph
 from compress.reconstruction.repairing import reconstruct
 from compress.reconstruction.sampling import RecordedOutputs, count_samples
+from compress.reconstruction.tensor_store import call_in_chunks
 
 L = keras.layers
 HOW: dict[str, Any] = {"examples": 60, "samples": 500, "joint": False, "seed": 0}
@@ -60,3 +63,39 @@ def test_outputs_of_other_chunks_are_forgotten() -> None:
 )
 def test_positions_of_a_layer_by_hand(systems: int, columns: int, samples: int) -> None:
     assert count_samples(systems, columns) == samples
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_first_calls_that_are_alike_run_once_for_both_models(
+    joint: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Convolution, normalization and ReLU before the thinner layer, and what is solved is equal."""
+    inputs = x = keras.Input((8, 8, 3))
+    keras.utils.set_random_seed(0)
+    x = L.ReLU()(L.BatchNormalization()(L.Conv2D(16, 3, padding="same", name="first")(x)))
+    y = L.Conv2D(16, 3, padding="same", name="last")(L.Conv2D(24, 3, padding="same")(x))
+    x = L.GlobalAveragePooling2D()(L.Add()([x, y]))
+    model = keras.Model(inputs, L.Dense(5)(x))
+    data = np.random.default_rng(1).normal(size=(80, 8, 8, 3)).astype(np.float32)
+    names: list[str] = []
+
+    def call(node: Any, *args: Any, **kwargs: Any) -> Any:
+        names.append(node.operation.name)
+        return call_in_chunks(node, *args, **kwargs)
+
+    monkeypatch.setattr("compress.reconstruction.reconstructor.call_in_chunks", call)
+    weights, counts = [], []
+    for is_shared in (True, False):
+        names.clear()
+        if not is_shared:
+            monkeypatch.setattr(Graph, "count_common_calls", lambda *_: 0)
+        pruned = prune_channels(model, macs=0.7, exclude=("first", "last"), repair=False)
+        report = reconstruct(pruned.model, model, data, kept=pruned.kept, **HOW | {"joint": joint})
+        assert report.repaired
+        weights.append(pruned.model.get_weights())
+        counts.append(Counter(names))
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert sum((counts[1] - counts[0]).values()) == 3
+    assert counts[0]["first"] == 1
+    assert counts[1]["first"] == counts[0]["last"] == 2

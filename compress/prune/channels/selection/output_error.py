@@ -16,11 +16,13 @@ import numpy.typing as npt
 
 from compress.core.arrays import take_examples
 from compress.core.errors import InputError
+from compress.core.linux import keep_freed_memory
 from compress.core.memory_budget import get_current_budget
 from compress.core.summary import OnProgress, ignore_progress
 from compress.data import sample_inputs
 from compress.measure.file_agreement import compute_distance, compute_divergence, compute_normalizer
 from compress.model.activations import OVERHEAD, count_activation_bytes, run_in_batches
+from compress.model.layer_patches import use_fused_batch_norm
 from compress.model.ports import flatten_inputs
 from compress.model.program import Node, Program, flatten_program
 from compress.model.recording import record_program
@@ -471,7 +473,6 @@ class ErrorEvaluator:
                 pruned_model, original, x, kept=kept, seed=self.seed, examples=QUICK_EXAMPLES,
                 samples=QUICK_SAMPLES, joint=False, recorded=self._recorded_outputs,
             )  # fmt: skip
-        return compute_divergence(
-            self._reference_outputs,
-            run_in_batches(record_program(pruned_model), self.evaluation_inputs),
-        )
+        with keep_freed_memory(), use_fused_batch_norm(pruned_model):
+            outputs = run_in_batches(record_program(pruned_model), self.evaluation_inputs)
+        return compute_divergence(self._reference_outputs, outputs)
