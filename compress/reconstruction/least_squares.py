@@ -311,7 +311,7 @@ class NormalEquations:
         elif len(self.scaled) == 1:
             changes = scipy.linalg.cho_solve(self.factor, right_side[0])[None]
         else:
-            changes = np.linalg.solve(self.scaled, right_side)
+            changes = _solve_systems(self.scaled, right_side)
         weights = before + changes * self.scale[:, :, None]
         if problem.fixed_shift is not None:
             return weights, problem.fixed_shift

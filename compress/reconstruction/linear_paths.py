@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import chain, takewhile
 from typing import Any
 
 import numpy as np
@@ -38,36 +38,37 @@ class Graph(TensorReaders[Node]):
         self.calls = Counter(id(node.operation) for node in program.nodes)
 
     def count_common_calls(self, other: Graph) -> int:
-        """Return how many of the first calls two programs make alike.
+        """Count the calls, from the first on, that give the same outputs in both programs.
 
-        They have the same inputs, and are of layers of Keras's own with equal weights and settings;
-        what else a layer of a user depends on cannot be known.
+        These calls have the same inputs, and their layers are Keras's own and have equal weights
+        and settings. What else a user's layer depends on cannot be known.
 
         Args:
             other: Graph of another version of the same model.
         """
-        places = [_locate_tensors(graph.program) for graph in (self, other)]
+        indices = [_index_tensors(graph.program) for graph in (self, other)]
         pairs = zip(self.program.nodes, other.program.nodes, strict=False)
-        alike = (
+        are_equal = (
             _are_equal_layers(first.operation, second.operation)
-            and _describe_arguments(first, places[0]) == _describe_arguments(second, places[1])
+            and _describe_arguments(first, indices[0]) == _describe_arguments(second, indices[1])
             for first, second in pairs
         )
-        return sum(1 for _ in takewhile(bool, alike))
+        return sum(1 for _ in takewhile(bool, are_equal))
 
 
-def _locate_tensors(program: Program) -> dict[int, tuple[int, int]]:
-    """Return call and position of the tensors of a program by id; the inputs belong to call -1."""
-    producers = enumerate([program.inputs, *(node.outputs for node in program.nodes)], -1)
-    return {id(tensor): (call, position) for call, tensors in producers
-            for position, tensor in enumerate(tensors)}  # fmt: skip
+def _index_tensors(program: Program) -> dict[int, int]:
+    """Return the index of each tensor of a program by id, in the order of the calls."""
+    tensors = chain(program.inputs, *(node.outputs for node in program.nodes))
+    return {id(tensor): index for index, tensor in enumerate(tensors)}
 
 
-def _describe_arguments(node: Node, places: dict[int, tuple[int, int]]) -> str:
-    return repr(node.fill_arguments([places[id(tensor)] for tensor in node.inputs]))
+def _describe_arguments(node: Node, indices: dict[int, int]) -> str:
+    """Describe the arguments of a call, with indices in place of tensors."""
+    return repr(node.fill_arguments([indices[id(tensor)] for tensor in node.inputs]))
 
 
 def _are_equal_layers(first: Any, second: Any) -> bool:
+    """Return whether two operations are layers of Keras's own that compute the same."""
     import keras
 
     kind = type(first)
@@ -358,8 +359,8 @@ def _read_normalization(
     """Return gain and offset of a batch normalization over the channels of the rows, else None."""
     axis = layer.axis % len(shape)
     along = [-1 if dimension == axis else 1 for dimension in range(len(shape))]
-    numbers = np.broadcast_to(np.arange(shape[axis]).reshape(along), shape)
-    if not np.array_equal(extract_rows(numbers)[0], np.arange(shape[axis])):
+    indices = np.broadcast_to(np.arange(shape[axis]).reshape(along), shape)
+    if not np.array_equal(extract_rows(indices)[0], np.arange(shape[axis])):
         return None
     mean, variance = (np.asarray(part.numpy(), np.float64)
                       for part in (layer.moving_mean, layer.moving_variance))  # fmt: skip

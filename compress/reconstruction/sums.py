@@ -35,14 +35,14 @@ OFFSET_ROWS = 8192
 """Number of first rows; their mean is the offset of all rows."""
 STEPS = 255
 """Number of steps between the smallest and the largest value of an int8 tensor."""
-THREADS_SHARE, MAX_THREADS_BYTES = 1 / 16, 2**30
-"""Share of the free memory, and bytes, for the sums of blocks that several threads compute."""
+THREADS_SHARE = 1 / 16
+"""Share of the free memory for the sums of blocks that several threads compute."""
 
 
 def map_blocks(
     function: Callable[[slice], ResultT], count: int, block: int, result_bytes: int
 ) -> Iterator[ResultT]:
-    """Yield what a function returns for each block of rows, in order, computed on all threads.
+    """Call a function for each block of rows, in several threads, and yield the results in order.
 
     The order makes sums of the results independent of the number of threads. BLAS should have one
     thread meanwhile, see `use_one_blas_thread`.
@@ -51,12 +51,14 @@ def map_blocks(
         function: Called with the slice of a block; it runs in a thread.
         count: Number of rows.
         block: Rows of a block.
-        result_bytes: Size of a result, of which one for each thread, and one more, exist at once.
+        result_bytes: Size of a result. Each thread has one, and one more is read meanwhile; if
+            these do not fit into the memory budget, one thread does all.
     """
     blocks = [slice(start, start + block) for start in range(0, count, block)]
-    memory = get_current_budget().compute_share(THREADS_SHARE, MAX_THREADS_BYTES)
-    threads = min(count_threads(), len(blocks), int(memory // max(1, result_bytes)) - 1)
-    if threads < 2:
+    threads = min(count_threads(), len(blocks))
+    if threads < 2 or not get_current_budget().can_hold(
+        (threads + 1) * result_bytes, THREADS_SHARE
+    ):
         yield from map(function, blocks)
         return
     pending: deque[Future[ResultT]] = deque()

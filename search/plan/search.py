@@ -41,6 +41,19 @@ Minutes = ConvertedField[float | None, float | str | None]
 """Minutes as a number, or a duration as text: "30m", "1h", "90s"."""
 
 
+def resolve_objectives(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the metric and the costs of trials, with the default cost if none is named.
+
+    Args:
+        names: Value of `objectives`.
+
+    Example:
+        >>> resolve_objectives(("accuracy",)), resolve_objectives(("r2", "params"))
+        (('accuracy', 'macs'), ('r2', 'params'))
+    """
+    return (*names, DEFAULT_COST) if len(names) == 1 else names
+
+
 @dataclass(frozen=True)
 class SearchOptions:
     """Search space, sampler, objectives, limits, early stopping of trials and end of the search."""
@@ -154,8 +167,8 @@ class SearchOptions:
     )
     objectives: NameList = option(
         DEFAULT_OBJECTIVES,
-        "one metric, then costs (macs, params, size_bytes, latency_ms); default: macs, and latency "
-        "beside a budget",
+        "a metric, then costs (macs, params, size_bytes, latency_ms); none: macs, or beside a "
+        "budget latency",
         left_open=DEFAULT_OBJECTIVES,
     )
     max_macs: int | None = option(
@@ -257,8 +270,8 @@ class SearchOptions:
 
     @property
     def resolved_objectives(self) -> tuple[str, ...]:
-        """Metric and costs of the trials, with the default cost if none is named."""
-        return self.objectives if len(self.objectives) > 1 else (*self.objectives, DEFAULT_COST)
+        """Metric and costs of the trials, see `resolve_objectives`."""
+        return resolve_objectives(self.objectives)
 
     @property
     def costs(self) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from compress.report.markup import Cell
 from compress.report.report_data import Report, read_report
 from compress.report.result_screen import build_result_screen
 from compress.run.compressed_model import read_example_values
-from search.plan.search import DEFAULT_COST, DEFAULT_OBJECTIVES
+from search.plan.search import DEFAULT_OBJECTIVES, resolve_objectives
 from search.report.importance import TREES, Importance, compute_importances, rank_parameters
 from search.scheduler.log import EndedStep, ScheduleLog, describe_schedule
 from search.study.directory import (
@@ -165,8 +165,7 @@ class SearchReport(Report):
     def objectives(self) -> tuple[str, ...]:
         """The metric and costs that were the objectives of the search."""
         search = self.record["plan"].get("search", {})
-        names = tuple(search.get("objectives", DEFAULT_OBJECTIVES))
-        return (*names, DEFAULT_COST) if len(names) == 1 else names
+        return resolve_objectives(tuple(search.get("objectives", DEFAULT_OBJECTIVES)))
 
     @property
     def epochs(self) -> int:

@@ -7,15 +7,17 @@ import os
 import signal
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from compress.core.atomic_files import write_json
-from compress.plan.fields import from_flat
+from compress.plan.fields import from_flat, list_forbidden_changes
 from compress.report.html import build_title
 from search.engines import Display
 from search.engines.scheduled_jobs import ScheduledJobs
+from search.engines.steps import StepRunner
 from search.pipeline import restore_plan
 from search.plan import SearchPlan
 from search.report import load_report
@@ -119,6 +121,27 @@ def test_files_cost_latency_unless_another_cost_is_named(
     # the same cost where the command that goes on names none
     restored_plan = restore_plan(from_flat(SearchPlan, options), folder)
     assert restored_plan.front_cost == of_files
+    # what the scheduler is told of a file
+    file = tmp_path / "m.tflite"
+    file.write_bytes(b"12345")
+    cnn, runner = SimpleNamespace(macs=70, params=30), SimpleNamespace(_plan=plan)
+    if of_files != "latency_ms":
+        costs = StepRunner._measure_costs(runner, None, cnn, {"int8": file}, None)  # type: ignore[arg-type]
+        assert costs == {"int8": {"macs": 70.0, "params": 30.0}[of_files]}
+
+
+@pytest.mark.parametrize("is_named_first", [True, False])
+def test_the_default_cost_may_be_named_when_a_search_goes_on(
+    is_named_first: bool, tmp_path: Path
+) -> None:
+    folder = SearchFolder(tmp_path / "r")
+    plans = [from_flat(SearchPlan, {"objectives": names}) for names in ("r2,macs", "r2")]
+    first, second = plans if is_named_first else plans[::-1]
+    stored = restore_plan(first, folder)
+    folder.claim("search", stored)
+    assert list_forbidden_changes(stored, restore_plan(second, folder)) == []
+    other = restore_plan(from_flat(SearchPlan, {"objectives": "r2,params"}), folder)
+    assert len(list_forbidden_changes(stored, other)) == 1
 
 
 def test_a_continued_run_keeps_the_epochs_that_fitted_its_budget(tmp_path: Path) -> None:

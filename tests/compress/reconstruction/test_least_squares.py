@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -224,18 +225,22 @@ def test_blocks_come_in_order_whatever_the_number_of_threads(
     threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("compress.reconstruction.sums.count_threads", lambda: threads)
-    running: list[int] = []
+    began: list[threading.Thread] = []
 
     def list_rows(part: slice) -> list[int]:
-        running.append(1)
+        began.append(threading.current_thread())
         return list(range(10))[part]
 
-    parts = []
-    for result in map_blocks(list_rows, 10, 3, result_bytes=8):
-        parts.append(result)
-        # results are not computed long before they are read
-        assert len(running) <= len(parts) + threads
-    assert parts == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9]]
+    for result_bytes in (8, 2**60):  # results of the second size fit into no memory twice
+        began.clear()
+        parts = []
+        for result in map_blocks(list_rows, 10, 3, result_bytes):
+            parts.append(result)
+            # results are not computed long before they are read
+            assert len(began) <= len(parts) + threads
+        assert parts == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9]]
+        is_alone = threads == 1 or result_bytes > 8
+        assert (threading.main_thread() in began) == is_alone
 
 
 def test_an_exact_solution_is_found_whatever_stood_there_before() -> None:
