@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.model.keras_internals import is_own_class, list_layers
 from compress.model.layers import find_layer_class
 from compress.model.program import Node, Program, TensorReaders
 from compress.reconstruction.sums import Clip, Numbers
@@ -71,14 +72,11 @@ def _are_equal_layers(first: Any, second: Any) -> bool:
     """Return whether two operations are layers of Keras's own that compute the same."""
     import keras
 
-    kind = type(first)
     if (
-        kind is not type(second)
+        type(first) is not type(second)
         or not isinstance(first, keras.Layer)
-        or not kind.__module__.startswith("keras.")
-        or isinstance(first, keras.layers.Lambda)
+        or not all(map(is_own_class, list_layers(first)))
         or repr(first.get_config()) != repr(second.get_config())
-        or len(first.weights) != len(second.weights)
     ):
         return False
     pairs = zip(first.weights, second.weights, strict=True)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
 
+from compress.model.copies import copy_model
+from compress.model.program import flatten_program
+from compress.model.recording import record_program
 from compress.prune.channels import prune_channels
 from compress.reconstruction.linear_paths import Graph
+from compress.reconstruction.matching import should_open
 from compress.reconstruction.repairing import reconstruct
 from compress.reconstruction.sampling import RecordedOutputs, count_samples
 from compress.reconstruction.tensor_store import call_in_chunks
@@ -65,18 +70,71 @@ def test_positions_of_a_layer_by_hand(systems: int, columns: int, samples: int) 
     assert count_samples(systems, columns) == samples
 
 
-@pytest.mark.parametrize("joint", [False, True])
-def test_first_calls_that_are_alike_run_once_for_both_models(
-    joint: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Convolution, normalization and ReLU before the thinner layer, and what is solved is equal."""
-    inputs = x = keras.Input((8, 8, 3))
-    keras.utils.set_random_seed(0)
-    x = L.ReLU()(L.BatchNormalization()(L.Conv2D(16, 3, padding="same", name="first")(x)))
-    y = L.Conv2D(16, 3, padding="same", name="last")(L.Conv2D(24, 3, padding="same")(x))
-    x = L.GlobalAveragePooling2D()(L.Add()([x, y]))
-    model = keras.Model(inputs, L.Dense(5)(x))
-    data = np.random.default_rng(1).normal(size=(80, 8, 8, 3)).astype(np.float32)
+class Doubled(L.Layer):
+    """A user's layer, with a setting that its configuration does not show."""
+
+    factor = 2.0
+
+    def call(self, x: Any) -> Any:
+        return x * self.factor
+
+    def compute_output_shape(self, shape: Any) -> Any:
+        return shape
+
+
+def double(x: Any) -> Any:
+    return x * 2.0
+
+
+def chained(layer: Any = None, order: int = 1) -> Any:
+    """Dense a, a ReLU or another layer, dense b, and a difference in one order or the other."""
+    x = inputs = keras.Input((4, 6))
+    y = (layer or L.ReLU(name="n"))(L.Dense(6, name="a")(x))
+    z = L.Dense(6, name="b")(y)
+    return keras.Model(inputs, L.Subtract(name="less")([y, z][::order]))
+
+
+@pytest.mark.parametrize(
+    ("make", "changed", "count"),
+    [
+        (chained, "", 4),
+        (chained, "a", 0),
+        (chained, "b", 2),
+        (lambda: chained(order=-1), "", 3),
+        (lambda: chained(L.ReLU(max_value=6.0, name="n")), "", 1),
+        (lambda: chained(L.LeakyReLU(name="n")), "", 1),
+    ],
+    ids=["equal", "first weights", "later weights", "inputs in another order", "settings", "class"],
+)
+def test_common_calls_by_hand(make: Callable[[], Any], changed: str, count: int) -> None:
+    model, other = chained(), make()
+    other.set_weights(model.get_weights())
+    if changed:
+        other.get_layer(changed).bias.assign(np.ones(6))
+    assert graph_of(model).count_common_calls(graph_of(other)) == count
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: Doubled(name="n"), lambda: L.Lambda(double, name="n"),
+     lambda: L.TimeDistributed(Doubled(name="inner"), name="n")],
+    ids=["layer", "function", "inner layer"],
+)  # fmt: skip
+def test_what_a_user_wrote_ends_the_common_calls(make: Callable[[], Any]) -> None:
+    model, other = chained(make()), chained(make())
+    other.set_weights(model.get_weights())
+    assert graph_of(model).count_common_calls(graph_of(other)) == 1
+
+
+def graph_of(model: Any) -> Graph:
+    return Graph(flatten_program(record_program(model, should_open)))
+
+
+def reconstruct_twice(
+    model: Any, make: Callable[[], Any], monkeypatch: pytest.MonkeyPatch, **how: Any
+) -> list[Counter[str]]:
+    """Reconstruct with and without common calls, compare weights, and return the calls."""
+    x = np.random.default_rng(1).normal(size=(80, *model.input_shape[1:])).astype(np.float32)
     names: list[str] = []
 
     def call(node: Any, *args: Any, **kwargs: Any) -> Any:
@@ -89,13 +147,67 @@ def test_first_calls_that_are_alike_run_once_for_both_models(
         names.clear()
         if not is_shared:
             monkeypatch.setattr(Graph, "count_common_calls", lambda *_: 0)
-        pruned = prune_channels(model, macs=0.7, exclude=("first", "last"), repair=False)
-        report = reconstruct(pruned.model, model, data, kept=pruned.kept, **HOW | {"joint": joint})
+        pruned, given = make()
+        report = reconstruct(pruned, model, x, **{"kept": None, **HOW, **given, **how})
         assert report.repaired
-        weights.append(pruned.model.get_weights())
+        weights.append([report.output_error, *pruned.get_weights()])
         counts.append(Counter(names))
     for one, other in zip(*weights, strict=True):
         np.testing.assert_array_equal(one, other)
-    assert sum((counts[1] - counts[0]).values()) == 3
-    assert counts[0]["first"] == 1
-    assert counts[1]["first"] == counts[0]["last"] == 2
+    return counts
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_common_calls_run_once_for_both_models(
+    joint: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Convolution, normalization and ReLU before the thinner layer."""
+    inputs = x = keras.Input((8, 8, 3))
+    keras.utils.set_random_seed(0)
+    x = L.ReLU()(L.BatchNormalization()(L.Conv2D(16, 3, padding="same", name="first")(x)))
+    y = L.Conv2D(16, 3, padding="same", name="last")(L.Conv2D(24, 3, padding="same")(x))
+    x = L.GlobalAveragePooling2D()(L.Add()([x, y]))
+    model = keras.Model(inputs, L.Dense(5)(x))
+
+    def make() -> Any:
+        pruned = prune_channels(model, macs=0.7, exclude=("first", "last"), repair=False)
+        return pruned.model, {"kept": pruned.kept}
+
+    shared, alone = reconstruct_twice(model, make, monkeypatch, joint=joint)
+    assert sum((alone - shared).values()) == 3
+    assert shared["first"] == 1
+    assert alone["first"] == shared["last"] == 2
+
+
+def test_a_layer_that_takes_a_shortcuts_error_ends_the_common_calls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It has equal inputs and weights at first, and what follows must see its new outputs."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6,))
+    taking = L.Dense(6, name="taking")(inputs)
+    x = L.Add()([taking, L.Dense(6, name="shortcut")(inputs)])
+    model = keras.Model(inputs, L.Dense(4, name="later")(L.ReLU()(x)))
+
+    def make() -> Any:
+        changed = copy_model(model)
+        for name in ("shortcut", "later"):
+            kernel = changed.get_layer(name).kernel
+            kernel.assign(kernel.numpy() * [[0.5]])
+        return changed, {}
+
+    assert graph_of(model).count_common_calls(graph_of(make()[0])) == 1
+    reconstruct_twice(model, make, monkeypatch)
+
+
+def test_a_grid_leaves_no_common_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The layers are equal only until their weights become integers."""
+    model = residual()
+
+    def make() -> Any:
+        copied = copy_model(model)
+        grids = {weight.path: 7 for weight in copied.weights if len(weight.shape) > 1}
+        return copied, {"grids": grids}
+
+    shared, alone = reconstruct_twice(model, make, monkeypatch)
+    assert shared == alone
