@@ -113,9 +113,7 @@ class Reconstructor:
             ]
             for x in self.batches.inputs
         ]
-        # integers on a grid replace the weights of all layers
-        has_grid = any(self.grid(part.kernel) for m in self.matches.values() for part in m.parts)
-        self.common_calls = 0 if has_grid else self.graphs[0].count_common_calls(self.graphs[1])
+        self.common_calls = self.graphs[0].count_common_calls(self.graphs[1])
         self.paths = self._trace_paths()
         # number of layers that still need each tensor
         self.remaining_uses = Counter(
@@ -142,7 +140,10 @@ class Reconstructor:
                 new_inputs = self._solve(
                     match, [call_inputs for _, call_inputs in pruned_run.pending]
                 )
-                if any(row.state == REPAIRED for row in self.layer_repairs[earlier_repairs:]):
+                # kernels with a grid are rounded even where they are kept
+                if any(self.grid(part.kernel) for part in match.parts) or any(
+                    row.state == REPAIRED for row in self.layer_repairs[earlier_repairs:]
+                ):
                     self._end_common_calls(match)
                 self._release(match)
                 if new_inputs is not None:

@@ -131,10 +131,11 @@ def graph_of(model: Any) -> Graph:
 
 
 def reconstruct_twice(
-    model: Any, make: Callable[[], Any], monkeypatch: pytest.MonkeyPatch, **how: Any
+    model: Any, make: Callable[[], Any], monkeypatch: pytest.MonkeyPatch, x: Any = None, **how: Any
 ) -> list[Counter[str]]:
     """Reconstruct with and without common calls, compare weights, and return the calls."""
-    x = np.random.default_rng(1).normal(size=(80, *model.input_shape[1:])).astype(np.float32)
+    if x is None:
+        x = np.random.default_rng(1).normal(size=(80, *model.input_shape[1:])).astype(np.float32)
     names: list[str] = []
 
     def call(node: Any, *args: Any, **kwargs: Any) -> Any:
@@ -200,14 +201,22 @@ def test_a_layer_that_takes_a_shortcuts_error_ends_the_common_calls(
     reconstruct_twice(model, make, monkeypatch)
 
 
-def test_a_grid_leaves_no_common_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The layers are equal only until their weights become integers."""
-    model = residual()
+def test_a_kernel_that_is_only_rounded_ends_the_common_calls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Inputs that tell nothing of each other leave the nearest integers, and the kernel is kept."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6,))
+    x = L.Dense(6, use_bias=False, activation="relu", name="rounded")(inputs)
+    x = L.Dense(6, activation="relu", name="solved")(x)
+    model = keras.Model(inputs, L.Dense(4, name="last")(x))
+    x = np.eye(6, dtype=np.float32)[np.random.default_rng(1).integers(6, size=80)]
 
     def make() -> Any:
         copied = copy_model(model)
-        grids = {weight.path: 7 for weight in copied.weights if len(weight.shape) > 1}
-        return copied, {"grids": grids}
+        return copied, {"grids": {layer.kernel.path: 7 for layer in copied.layers[1:]}}
 
-    shared, alone = reconstruct_twice(model, make, monkeypatch)
-    assert shared == alone
+    pruned, given = make()
+    report = reconstruct(pruned, model, x, kept=None, **HOW, **given)
+    assert report.layers[0].state == "kept"
+    reconstruct_twice(model, make, monkeypatch, x)
