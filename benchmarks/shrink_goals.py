@@ -1,7 +1,7 @@
 """Nets shrunk to goals by one call, their files timed again: `shrink` as a user meets it.
 
     python -m benchmarks.shrink_goals [--nets resnet20,mobilenet] [--goals half,third]
-        [--seeds 0,1,2] [--resume FILE]
+        [--seeds 0,1,2] [--images FOLDER] [--resume FILE]
 
 Each run is `shrink(net, data, <goal>)` with no other option but the seed. The file that it ships is
 then timed against the net's own float32 file by `paretune bench`, three times, each in a process
@@ -32,11 +32,13 @@ from benchmarks._common import Benchmark, Mean, seed_list, table
 from benchmarks._stored import ROOT, Stored
 from benchmarks.resnet20 import load_fashion
 from compress.core.errors import FeasibleError, build_unknown_name_error
-from compress.data import Dataset, Split
-from compress.plan import TrainSettings
+from compress.data import Dataset, Split, load_data
+from compress.plan import DataOptions, TrainSettings
 
 if TYPE_CHECKING:
     import keras
+
+    from compress.train import EpochRecord
 
 GOALS: dict[str, dict[str, Any]] = {
     "half": {"latency": "0.5x", "max_drop": 0.5},
@@ -49,13 +51,17 @@ FIRST = "half"
 """The goal that is run with every seed."""
 FAMILIES = ("mobilenet", "densenet", "lstm")
 SEVERAL = ("unet", "heads")
-NETS = ("resnet20", "mobilenet64", *FAMILIES, *SEVERAL)
-BENCHES = 3
-SIDE = 64
 RECIPE = TrainSettings(
     epochs=7, optimizer="momentum", learning_rate=0.1, weight_decay=5e-3, augment=("flip",)
 )
 """As the smaller net of its family in repair_nets.py is trained."""
+MOBILENETS = {
+    "mobilenet64": (64, 1, RECIPE),
+    "mobilenet96": (96, 3, replace(RECIPE, epochs=16, augment=("flip", "shift"))),
+}
+"""Pixels of a side, channels of an image, and the recipe, of MobileNetV2s by name."""
+NETS = ("resnet20", *MOBILENETS, *FAMILIES, *SEVERAL)
+BENCHES = 3
 MOMENTUM = 0.99
 """Of the batch normalizations; 0.999, Keras's here, does not follow a training as short as this."""
 AT_ONCE = 5000
@@ -75,17 +81,21 @@ class Given(NamedTuple):
     parts: dict[str, Any]
 
 
-def net_of(name: str) -> Given:
+def net_of(name: str, images: str) -> Given:
     """Return a trained net and its data.
 
+    Args:
+        name: Of `NETS`.
+        images: The folder of CIFAR-10's images: `train` and `test`, with a folder per class.
+
     Raises:
-        InputError: There is no such net.
+        InputError: There is no such net, or no such folder.
     """
     # data are split as the nets were trained on them, whatever the seed
     if name == "resnet20":
         return Given(ROOT / "benchmarks" / "nets" / "resnet20.keras", load_fashion(), {})
-    if name == "mobilenet64":
-        return Given(*train_mobilenet64(), {})
+    if name in MOBILENETS:
+        return Given(*train_mobilenet(name, images), {})
     if name in FAMILIES:
         from benchmarks.repair_nets import trained
 
@@ -100,7 +110,7 @@ def net_of(name: str) -> Given:
     raise build_unknown_name_error("net", name, NETS)
 
 
-def reached(name: str, goal: str, seed: int) -> dict[str, Any]:
+def reached(name: str, goal: str, seed: int, images: str) -> dict[str, Any]:
     """Shrink a net to a goal, and time the shipped file again.
 
     Returns:
@@ -108,7 +118,7 @@ def reached(name: str, goal: str, seed: int) -> dict[str, Any]:
     """
     from compress import shrink
 
-    given = net_of(name)
+    given = net_of(name, images)
     with tempfile.TemporaryDirectory() as folder:
         try:
             result = shrink(
@@ -186,6 +196,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("--nets", type=among(NETS, "net"), default=NETS)
     parser.add_argument("--goals", type=among(tuple(GOALS), "goal"), default=tuple(GOALS))
+    parser.add_argument("--images", default="", help="a folder of CIFAR-10's images")
     seed_list(parser)
 
 
@@ -198,7 +209,7 @@ def run(given: argparse.Namespace, stored: Stored) -> None:
                 key = f"{name}, {goal}, seed {seed}"
                 if key in runs:
                     continue
-                runs[key] = reached(name, goal, seed)
+                runs[key] = reached(name, goal, seed, given.images)
                 made = runs[key]
                 told = made.get("refused") or "; ".join(made["outcome"]["lines"])
                 print(key, told, flush=True)
@@ -259,35 +270,36 @@ def fronts(result: dict[str, Any]) -> str | None:
     return table(head, rows) if rows else None
 
 
-def enlarged(data: Dataset) -> Dataset:
-    """Return the data with images of 64 x 64 pixels, interpolated bilinearly; bytes stay bytes."""
+def enlarged(data: Dataset, side: int) -> Dataset:
+    """Return the data with images of `side` pixels, interpolated bilinearly; bytes stay bytes."""
     parts = {
-        name: Split(_resized(part.x), part.y)
+        name: Split(_resized(part.x, side), part.y)
         for name, part in (("train", data.train), ("val", data.val), ("test", data.test))
     }
     return replace(data, **parts)
 
 
-def _resized(x: Any) -> Any:
+def _resized(x: Any, side: int) -> Any:
     import tensorflow as tf
 
-    made = np.empty((len(x), SIDE, SIDE, x.shape[-1]), np.uint8)
+    made = np.empty((len(x), side, side, x.shape[-1]), np.uint8)
     for start in range(0, len(x), AT_ONCE):
-        larger = tf.image.resize(x[start : start + AT_ONCE], (SIDE, SIDE))
+        larger = tf.image.resize(x[start : start + AT_ONCE], (side, side))
         made[start : start + AT_ONCE] = np.rint(larger.numpy())
     return made
 
 
-def build(classes: int = 10) -> keras.Model:
-    """Build `keras.applications.MobileNetV2(alpha=0.5)` for gray images, untrained.
+def build(name: str, classes: int = 10) -> keras.Model:
+    """Build `keras.applications.MobileNetV2(alpha=0.5)` for the images of a name, untrained.
 
     Reference:
         Sandler et al. 2018, "MobileNetV2: Inverted Residuals and Linear Bottlenecks", table 2.
     """
     import keras
 
+    side, channels, _ = MOBILENETS[name]
     model = keras.applications.MobileNetV2(
-        (SIDE, SIDE, 1), alpha=0.5, weights=None, classes=classes, name="mobilenet64"
+        (side, side, channels), alpha=0.5, weights=None, classes=classes, name=name
     )
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -295,28 +307,41 @@ def build(classes: int = 10) -> keras.Model:
     return model
 
 
-def train_mobilenet64() -> tuple[keras.Model, Dataset]:
-    """Return MobileNetV2 for 64 x 64 pixels, and its data; it is trained where no file has it."""
+def train_mobilenet(name: str, images: str) -> tuple[keras.Model, Dataset]:
+    """Return a MobileNetV2 and its data; it is trained where no file has it.
+
+    Args:
+        name: Of `MOBILENETS`.
+        images: See `net_of`.
+    """
     import keras
 
     from compress.core.device import setup_device
     from compress.model.io import load_model, save_model
     from compress.train import train
 
-    data = enlarged(load_fashion())
-    how = hashlib.sha256(f"{RECIPE!r} {MOMENTUM} {SIDE}".encode()).hexdigest()[:10]
-    file = ROOT / "runs" / "benchmarks" / f"mobilenet64-{how}.keras"
+    side, channels, recipe = MOBILENETS[name]
+    if channels == 1:
+        data = enlarged(load_fashion(), side)
+    else:
+        data = load_data(DataOptions(images, resize=(side, side)))
+    how = hashlib.sha256(f"{recipe!r} {MOMENTUM} {side}".encode()).hexdigest()[:10]
+    stem = f"{name}-{how}.keras"
+    kept = ROOT / "benchmarks" / "nets" / stem
+    file = kept if kept.exists() else ROOT / "runs" / "benchmarks" / stem
     if not file.exists():
+
+        def told(epoch: int, epochs: int, record: EpochRecord) -> None:
+            print(
+                f"{name}: epoch {epoch} of {epochs}, {record.seconds:.0f} s", record.val, flush=True
+            )
+
         keras.utils.set_random_seed(0)
-        model = build()
-        train(model, data, RECIPE, device=setup_device("cpu"), on_epoch=_told)
+        model = build(name)
+        train(model, data, recipe, device=setup_device("cpu"), on_epoch=told)
         file.parent.mkdir(parents=True, exist_ok=True)
         save_model(model, file)
     return load_model(file), data
-
-
-def _told(epoch: int, epochs: int, record: Any) -> None:
-    print(f"mobilenet64: epoch {epoch} of {epochs}, {record.seconds:.0f} s", record.val, flush=True)
 
 
 BENCHMARK = Benchmark(

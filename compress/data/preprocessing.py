@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.arrays import Columns, is_mapped, slice_chunks
+from compress.core.arrays import Columns
 from compress.core.errors import InputError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -17,6 +17,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 """Red, green, blue, for pixels in [0, 1]; called "torch" in `keras.applications`."""
 CAFFE_MEAN = (103.939, 116.779, 123.68)
 """Blue, green, red, for pixels in [0, 255]; called "caffe" in `keras.applications`."""
+
+CHUNK_VALUES = 1 << 18
+"""Number of values whose statistics are computed at a time: as float64 they fit into a cache."""
 
 
 @dataclass(frozen=True)
@@ -222,25 +225,37 @@ def fit_preprocessing(x: Columns, max_value: float, normalize: str) -> Preproces
     }
     if normalize in fixed:
         return fixed[normalize]
-    axes = tuple(range(x.ndim - 1))
-    mean = x.mean(axis=axes, dtype=np.float64)
+    mean = _average_rows(x, lambda part: part)
     if normalize == "center":
         return Preprocessing(1.0, tuple(mean.tolist()))
     scale = 1.0 / max_value
-    mean = mean * scale
-    std = (
-        _compute_std(x, mean / scale) if is_mapped(x) else x.std(axis=axes, dtype=np.float64)
-    ) * scale
+    row_mean = np.tile(mean, x[0].size // len(mean))
+
+    def square_deviations(rows: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        deviations = rows - row_mean
+        return np.square(deviations, out=deviations)  # a second array takes ten times as long
+
+    std = scale * np.sqrt(_average_rows(x, square_deviations))
     std = np.where(std > 1e-7, std, 1.0)
-    return Preprocessing(scale, tuple(mean.tolist()), tuple(std.tolist()))
+    return Preprocessing(scale, tuple((mean * scale).tolist()), tuple(std.tolist()))
 
 
-def _compute_std(x: npt.NDArray[Any], mean: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the standard deviation per entry of the last axis, computed in chunks of rows."""
-    total = np.zeros(x.shape[-1])
-    for part in slice_chunks(x):
-        total += np.square(x[part].reshape(-1, x.shape[-1]) - mean).sum(0)
-    return np.asarray(np.sqrt(total / (x.size / x.shape[-1])))
+def _average_rows(
+    x: npt.NDArray[Any], transform: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
+) -> npt.NDArray[np.float64]:
+    """Return the mean per entry of the last axis, computed in chunks of rows.
+
+    Args:
+        x: Examples, (n, ..., columns).
+        transform: Maps flat examples, (chunk, values), to values of which the mean is taken.
+    """
+    # sums over examples first: over the last axis of a few channels they would be slow
+    total = np.zeros(x[0].size)
+    step = max(1, CHUNK_VALUES // x[0].size)
+    for start in range(0, len(x), step):
+        rows = x[start : start + step]
+        total += transform(rows.reshape(len(rows), -1)).sum(0, dtype=np.float64)
+    return np.asarray(total.reshape(-1, x.shape[-1]).sum(0) / (x.size / x.shape[-1]))
 
 
 def infer_full_scale(x: npt.NDArray[np.generic], max_value: float) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -40,6 +42,18 @@ def test_standardize_per_channel_and_constant_channel() -> None:
     assert made.mean == pytest.approx((24.5 / 255, 7 / 255))
     assert made.std == pytest.approx((np.arange(50).std() / 255, 1.0))
     assert np.abs(made(x)[..., 1]).max() < 1e-6
+
+
+def test_statistics_are_those_of_numpy_without_copies_of_the_images() -> None:
+    x = np.random.default_rng(0).integers(0, 256, (1001, 64, 64, 3), np.uint8)
+    mean, std = (call(x, (0, 1, 2), np.float64) / 255 for call in (np.mean, np.std))
+    tracemalloc.start()
+    made = fit_preprocessing(x, 255.0, "standardize")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_allclose(made.mean, mean, rtol=1e-12)
+    np.testing.assert_allclose(made.std, std, rtol=1e-9)
+    assert peak < x.nbytes  # np.std takes eight times as much
 
 
 @pytest.mark.parametrize(("mode", "expected"), [("unit", 10 / 255), ("none", 10.0)])

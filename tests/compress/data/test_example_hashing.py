@@ -33,6 +33,18 @@ def test_images_keep_their_keys_in_another_scale(scaled: Map) -> None:
     np.testing.assert_array_equal(hash_examples(scaled(images)), keys)
 
 
+def test_the_range_of_a_channel_counts_every_pixel() -> None:
+    """A 100 and a 101 are in the same one of 31 steps from 0 to 255, wherever these two are."""
+    pixels = 81  # an odd number
+    images = np.full((2, pixels, pixels, 3), 100, np.uint8)
+    for place in range(pixels):
+        images[:, place, place], images[:, place, place - 1] = 255, 0
+        images[1, place, place - 2] = 101
+    first, second = (hash_examples(part.reshape(-1, 9, 9, 3)) for part in images)
+    np.testing.assert_array_equal(first, second)
+    assert len(np.unique(first)) == pixels
+
+
 def test_rows_of_a_table_are_known_by_their_values() -> None:
     rows = np.array([[1, 2, 3], [2, 4, 6], [1, 2, 4], [0, 0, 0], [-0.0, 0, 0]], np.float64)
     keys = hash_examples(rows)
