@@ -6,20 +6,27 @@ labels: images at any depth, or in train/, val/, test/.
 
 from __future__ import annotations
 
+import math
 import struct
 import warnings
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compress.core.arrays import (
+    CHUNK_BYTES,
+    GrowingArray,
+    find_spool_folder,
+    is_large,
+    require_disk_space,
+)
 from compress.core.errors import InputError
-from compress.core.memory_budget import require_memory
 from compress.data.kinds import Kind, ReadRequest
 from compress.data.parts import Array, RawData, Split
 
@@ -87,6 +94,11 @@ class ImageFormat:
         """The height, width and channels of an example."""
         return (self.size[1], self.size[0], 1 if self.is_grey else 3)
 
+    @property
+    def example_bytes(self) -> int:
+        """Bytes of an example."""
+        return math.prod(self.shape) * np.dtype(self.depth.dtype).itemsize
+
 
 class DamagedImages:
     """Images that cannot be read, which one error names when all images were tried.
@@ -135,7 +147,7 @@ def load_images(source: str, request: ReadRequest) -> RawData:
 
     Raises:
         InputError: There are no class folders, a part has other classes, images are unreadable
-            (all are named), have different sizes or depths, or the images do not fit into memory.
+            (all are named), have different sizes or depths, or the images do not fit onto the disk.
     """
     root = Path(source)
     parts = {part: root / part for part in ("train", "val", "test") if (root / part).is_dir()}
@@ -179,8 +191,8 @@ def _infer_format(
         damaged: Collects images that cannot be read.
 
     Raises:
-        InputError: No image can be read, images differ in size or depth, or the images do not fit
-            into memory.
+        InputError: No image can be read, images differ in size or depth, or the images fit neither
+            into memory nor onto the disk.
     """
     sizes: dict[tuple[int, int], Path] = {}
     depths: dict[Depth, Path] = {}
@@ -220,11 +232,12 @@ def _infer_format(
     result = ImageFormat(
         size, depth, depth is not BYTES or modes <= _GREY_MODES, notes, resize is not None
     )
-    height, width, channels = result.shape
-    require_memory(
-        len(paths) * height * width * channels * np.dtype(depth.dtype).itemsize,
-        f"{len(paths)} image(s) of {width}x{height} pixels ('{paths[0]}' and others)",
-    )
+    needed = len(paths) * result.example_bytes
+    if is_large(needed):
+        folder = find_spool_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        described = f"{len(paths):,} images of {size[0]}x{size[1]} pixels ('{paths[0]}' and others)"
+        require_disk_space(folder, needed, described)
     return result
 
 
@@ -234,28 +247,43 @@ def _read_images(
     damaged: DamagedImages,
     has_labels: bool,
 ) -> Split:
-    """Read images of a common format, (n, height, width, channels)."""
-    images = np.empty((len(listed), *image_format.shape), image_format.depth.dtype)
+    """Read images of a common format, (n, height, width, channels); many go to a file."""
+    chunk: list[Array] = []
     labels: list[int] = []
-    for path, label in listed:
-        with damaged.collect_errors(path), _open_image(path) as image:
-            orientation = 1 if image.format == "TIFF" else _read_orientation(image)
-            upright = _rotate_upright(_convert_mode(image, image_format), orientation)
-            values = (
-                _resize_image(upright, image_format)
-                if image_format.needs_resize
-                else np.asarray(upright)
-            )
-            if values.shape != image_format.shape[: values.ndim]:
-                raise InputError(
-                    f"Image '{path}' must have the size that its header says. Received: "
-                    f"{values.shape[1]}x{values.shape[0]} instead of "
-                    f"{image_format.size[0]}x{image_format.size[1]}."
-                )
-            images[len(labels)] = values.reshape(image_format.shape)
-            labels.append(label)
-    images = images[: len(labels)]
-    return Split(images, np.asarray(labels, np.int64)) if has_labels else Split.unlabelled(images)
+
+    def stack_chunk() -> Array:
+        return np.array(chunk, image_format.depth.dtype).reshape(-1, *image_format.shape)
+
+    with closing(GrowingArray("Images")) as images:
+        for path, label in listed:
+            with damaged.collect_errors(path):
+                chunk.append(_read_image(path, image_format))
+                labels.append(label)
+            if len(chunk) * image_format.example_bytes >= CHUNK_BYTES:
+                images.add(stack_chunk())
+                chunk.clear()
+        images.add(stack_chunk())
+        x = images.to_array()
+    return Split(x, np.asarray(labels, np.int64)) if has_labels else Split.unlabelled(x)
+
+
+def _read_image(path: Path, image_format: ImageFormat) -> Array:
+    """Return an image's values, (height, width, channels)."""
+    with _open_image(path) as image:
+        orientation = 1 if image.format == "TIFF" else _read_orientation(image)
+        upright = _rotate_upright(_convert_mode(image, image_format), orientation)
+        values = (
+            _resize_image(upright, image_format)
+            if image_format.needs_resize
+            else np.asarray(upright)
+        )
+    if values.shape != image_format.shape[: values.ndim]:
+        raise InputError(
+            f"Image '{path}' must have the size that its header says. Received: "
+            f"{values.shape[1]}x{values.shape[0]} instead of "
+            f"{image_format.size[0]}x{image_format.size[1]}."
+        )
+    return values.reshape(image_format.shape)
 
 
 def _resize_image(image: Image, image_format: ImageFormat) -> Array:

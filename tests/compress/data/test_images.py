@@ -7,13 +7,14 @@ import os
 import struct
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from compress.core import linux
+from compress.core import arrays, linux
 from compress.core.errors import InputError
 from compress.core.memory_budget import require_memory
 from compress.data import DataOptions, Dataset, load_data
@@ -209,12 +210,26 @@ def test_a_bomb_is_refused_by_its_header(width: int, height: int, tmp_path: Path
         load_data(str(tmp_path))
 
 
-def test_more_images_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder_of(tmp_path, [GREY], ".png")
+def test_more_images_than_memory_are_mapped_from_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos, spool = tmp_path / "photos", tmp_path / "spool"
+    ramps = [Image.fromarray(values(np.uint8, high)) for high in range(200, 214)]
+    folder_of(photos, ramps, ".png")
+    in_memory = load_data(str(photos))
     (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:   0 kB\n")
     monkeypatch.setattr(linux, "_PROC", tmp_path)
-    with pytest.raises(InputError, match=r"15 image\(s\) of 5x3 pixels.*must fit into memory"):
-        load_data(str(tmp_path))
+    monkeypatch.setattr(arrays, "MIN_MAPPED_BYTES", 40)
+    monkeypatch.setattr("compress.data.images.CHUNK_BYTES", 40)  # three images
+    monkeypatch.setenv(arrays.FOLDER_VARIABLE, str(spool))
+    on_disk = load_data(str(photos))
+    assert arrays.is_mapped(on_disk.train.x)
+    for part in ("train", "val", "test"):
+        np.testing.assert_array_equal(on_disk.split(part).x, in_memory.split(part).x)
+        np.testing.assert_array_equal(on_disk.split(part).y, in_memory.split(part).y)
+    monkeypatch.setattr(arrays.shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
+    with pytest.raises(InputError, match=r"28 images of 5x3 pixels.*must fit onto the disk"):
+        load_data(str(photos))
 
 
 def test_memory_of_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
