@@ -33,7 +33,7 @@ from benchmarks._stored import ROOT, Stored
 from benchmarks.resnet20 import load_fashion
 from compress.core.errors import FeasibleError, build_unknown_name_error
 from compress.data import Dataset, Split, load_data
-from compress.plan import DataOptions, TrainSettings
+from compress.plan import TrainSettings
 
 if TYPE_CHECKING:
     import keras
@@ -324,7 +324,7 @@ def train_mobilenet(name: str, images: str) -> tuple[keras.Model, Dataset]:
     if channels == 1:
         data = enlarged(load_fashion(), side)
     else:
-        data = load_data(DataOptions(images, resize=(side, side)))
+        data = load_data(images, resize=(side, side))
     how = hashlib.sha256(f"{recipe!r} {MOMENTUM} {side}".encode()).hexdigest()[:10]
     stem = f"{name}-{how}.keras"
     kept = ROOT / "benchmarks" / "nets" / stem

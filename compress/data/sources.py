@@ -42,6 +42,7 @@ def load_data(
     *,
     label: Iterable[str] = (),
     normalize: str = DataOptions.normalize,
+    resize: tuple[int, int] | None = None,
     val_fraction: float = DataOptions.val_fraction,
     test_fraction: float = DataOptions.test_fraction,
     task: str = DataOptions.task,
@@ -67,6 +68,7 @@ def load_data(
             "label", "y" or "target".
         normalize: "standardize", "unit", "symmetric", "center", "caffe", "torch", "none" (see
             `fit_preprocessing`), or "auto" (= "standardize" here).
+        resize: Height and width in pixels that images of a folder or of records are resized to.
         val_fraction: Share of the training part that becomes the validation part, in (0, 1).
         test_fraction: Share of all examples that becomes the test part, in (0, 1).
         task: Kind of task: "multiclass" or "binary"; for files other than images also "multilabel",
@@ -109,6 +111,7 @@ def load_data(
             task=task,
             label=label,
             normalize=normalize,
+            resize=resize,
             val_fraction=val_fraction,
             test_fraction=test_fraction,
             group_column=group_column,

@@ -52,6 +52,7 @@ def as_dataset(
     task: str | None = None,
     label: Iterable[str] | None = None,
     normalize: str | None = None,
+    resize: tuple[int, int] | None = None,
     val_fraction: float | None = None,
     test_fraction: float | None = None,
     metric: str | None = None,
@@ -82,7 +83,7 @@ def as_dataset(
             "masks", if the labels are ambiguous; "reconstruction": the inputs are the targets;
             "unlabelled": the model's outputs are used as labels.
         label: Label columns of a table, of records or of a Hugging Face data set.
-        normalize: Input scaling of data by name or path; see `load_data`.
+        normalize, resize: Input scaling and image size of data by name or path; see `load_data`.
         val_fraction: Share of the training part that is split off for validation, in (0, 1);
             default 0.15.
         test_fraction: Share of all examples that is split off for the test, in (0, 1); default 0.2
@@ -120,6 +121,7 @@ def as_dataset(
     options: dict[str, Any] = {
         "label": label,
         "normalize": normalize,
+        "resize": resize,
         "val_fraction": val_fraction,
         "test_fraction": test_fraction,
         "metric": metric,
@@ -185,6 +187,11 @@ def prepare_dataset(
         raise InputError(
             "normalize goes with data by name or path: arrays and streams are fed as they are. "
             f"Received: {normalize}. Scale them before, or save them as an .npz file."
+        )
+    if options.pop("resize", None) is not None:
+        raise InputError(
+            "resize goes with images by path: arrays and streams are fed as they are. "
+            f"Received: {checked_options.resize}. Resize them before."
         )
     for name, keyword in (("group_column", "groups"), ("time_column", "time")):
         if options.pop(name, ""):

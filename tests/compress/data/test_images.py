@@ -20,6 +20,7 @@ from compress.core.memory_budget import require_memory
 from compress.data import DataOptions, Dataset, load_data
 from compress.plan import Plan
 from compress.plan.fields import from_flat
+from compress.train.dataset_loading import as_dataset
 
 HEIGHT, WIDTH = 3, 5
 
@@ -208,6 +209,19 @@ def test_a_bomb_is_refused_by_its_header(width: int, height: int, tmp_path: Path
     (tmp_path / "a" / "bomb.png").write_bytes(png_of(width, height, b"\0"))
     with pytest.raises(InputError, match=r"bomb\.png' must be readable and complete"):
         load_data(str(tmp_path))
+
+
+def test_python_resizes_as_the_command_line_does(tmp_path: Path) -> None:
+    folder_of(tmp_path, [Image.fromarray(values(np.uint8, 200))], ".png")
+    named = load_data(DataOptions(str(tmp_path), resize=(6, 10)))
+    for data in (
+        load_data(str(tmp_path), resize=(6, 10)),
+        as_dataset(str(tmp_path), resize=(6, 10)),
+    ):
+        assert data.input_shape == (6, 10, 1)
+        np.testing.assert_array_equal(data.train.x, named.train.x)
+    with pytest.raises(InputError, match=r"resize goes with images by path.*\(6, 10\)"):
+        as_dataset((np.zeros((20, 3)), np.arange(20) % 2), resize=(6, 10))
 
 
 def test_more_images_than_memory_are_mapped_from_a_file(
