@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.arrays import Columns
+from compress.core.arrays import Columns, is_mapped
 from compress.core.errors import InputError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -18,8 +18,11 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 CAFFE_MEAN = (103.939, 116.779, 123.68)
 """Blue, green, red, for pixels in [0, 255]; called "caffe" in `keras.applications`."""
 
+WHOLE_VALUES = 1 << 26
+"""Most values whose statistics are NumPy's, to the last bit, as in version 0.1: these are part of
+the data set's fingerprint, which a run compares when it goes on."""
 CHUNK_VALUES = 1 << 18
-"""Number of values whose statistics are computed at a time: as float64 they fit into a cache."""
+"""Number of values of larger arrays that are added at a time: as float64 they fit into a cache."""
 
 
 @dataclass(frozen=True)
@@ -225,19 +228,29 @@ def fit_preprocessing(x: Columns, max_value: float, normalize: str) -> Preproces
     }
     if normalize in fixed:
         return fixed[normalize]
-    mean = _average_rows(x, lambda part: part)
+    mean, std = _compute_statistics(x)
     if normalize == "center":
         return Preprocessing(1.0, tuple(mean.tolist()))
     scale = 1.0 / max_value
+    std = np.where(std * scale > 1e-7, std * scale, 1.0)
+    return Preprocessing(scale, tuple((mean * scale).tolist()), tuple(std.tolist()))
+
+
+def _compute_statistics(
+    x: npt.NDArray[Any],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return the mean and the standard deviation of each entry of the last axis."""
+    if x.size <= WHOLE_VALUES and not is_mapped(x):
+        axes = tuple(range(x.ndim - 1))
+        return x.mean(axes, np.float64), x.std(axes, np.float64)
+    mean = _average_rows(x, lambda rows: rows)
     row_mean = np.tile(mean, x[0].size // len(mean))
 
     def square_deviations(rows: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         deviations = rows - row_mean
         return np.square(deviations, out=deviations)  # a second array takes ten times as long
 
-    std = scale * np.sqrt(_average_rows(x, square_deviations))
-    std = np.where(std > 1e-7, std, 1.0)
-    return Preprocessing(scale, tuple((mean * scale).tolist()), tuple(std.tolist()))
+    return mean, np.sqrt(_average_rows(x, square_deviations))
 
 
 def _average_rows(
