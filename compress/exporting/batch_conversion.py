@@ -27,6 +27,8 @@ from compress.exporting.recurrent import FUSED, FUSED_LSTMS, LOOPS, replace_recu
 from compress.exporting.tracing import Port, trace_quietly
 from compress.model.copies import convert_to_float32
 from compress.model.keras_internals import prepare_tf2onnx
+from compress.model.normalization_statistics import use_batch_statistics
+from compress.model.recording import record_program
 from compress.plan import ONNX_FORMATS
 
 if TYPE_CHECKING:
@@ -36,6 +38,8 @@ RECURRENT = {**dict.fromkeys(FUSED, FUSED_LSTMS), **dict.fromkeys(ONNX_FORMATS, 
 """Computation of recurrent layers by format; formats that are not listed do not change it."""
 EXAMPLES = 4
 """Random examples that calibrate int8: the latency of a file does not depend on its ranges."""
+CALIBRATED, NORMALIZED = ("int8", "onnx_int8"), 16
+"""Formats that random examples calibrate, and the examples that batch normalization is set by."""
 LOWERED = "_lower_using_switch_merge"
 """Attribute of TensorFlow loops: lower them to the control flow operations of TensorFlow 1."""
 
@@ -45,8 +49,9 @@ def write_latency_files(
 ) -> list[Path | str]:
     """Write a `.tflite` or `.onnx` file of each model, for latency measurements.
 
-    int8 is calibrated on random inputs. If the converter refuses the graph, the models are halved
-    until the refused ones are found; all others are converted.
+    int8 is calibrated on random inputs, whose statistics batch normalizations take meanwhile. If
+    the converter refuses the graph, the models are halved until the refused ones are found; all
+    others are converted.
 
     Args:
         models: Functional models with inputs of known sizes; an open batch axis becomes 1.
@@ -170,14 +175,18 @@ def _calibrate_int8(model: Any, folder: Path) -> bytes | None:
 
     See `compress.exporting.litert.write_int8`.
     """
-    ports = [(item.name, (1, *item.shape[1:]), str(item.dtype)) for item in model.inputs]
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         path = Path(temporary) / "calibrated.tflite"
         try:
-            write_calibrated(model, path, draw_random_examples(ports))
+            write_calibrated(model, path, draw_random_examples(_list_ports(model)))
         except (InputError, RunFailed):
             return None
         return path.read_bytes()
+
+
+def _list_ports(model: Any) -> list[Port]:
+    """Return the name, shape and type of each input, for one example."""
+    return [(item.name, (1, *item.shape[1:]), str(item.dtype)) for item in model.inputs]
 
 
 def _convert_joined(models: list[Any], folder: Path, kind: str) -> list[bytes]:
@@ -189,6 +198,11 @@ def _convert_joined(models: list[Any], folder: Path, kind: str) -> list[bytes]:
         graph, path = Path(temporary) / "joined.pb", Path(temporary) / "joined"
         with ExitStack() as stack:
             for model in models:
+                if kind in CALIBRATED:
+                    # a slice of a trained model may answer random inputs with zeros alone, and
+                    # XNNPACK refuses int8 files with such ranges
+                    examples = draw_random_examples(_list_ports(model), NORMALIZED)
+                    stack.enter_context(use_batch_statistics(record_program(model), examples))
                 stack.enter_context(replace_recurrent(model, RECURRENT.get(kind, {})))
             inputs, outputs = _write_graph(models, graph)
         paths = {"graph": str(graph), "path": str(path)}

@@ -8,6 +8,7 @@ import numpy as np
 
 from compress.core.arguments import check_arguments
 from compress.model.activations import find_batch_size
+from compress.model.normalization_statistics import average_batch_statistics
 from compress.model.ports import flatten_inputs
 from compress.model.recording import record_program
 from compress.train.dataset_loading import as_examples
@@ -44,35 +45,12 @@ def recalibrate(model: keras.Model, data: Any, batches: int, *, seed: int = 0) -
     Example:
         >>> recalibrate(model, x, batches=1)
     """
-    import keras
-
     data = as_examples(data, model=model, seed=seed)
-
     program = record_program(model)
-    layers = {
-        id(node.operation): node.operation
-        for node in program.walk()
-        if isinstance(node.operation, keras.layers.BatchNormalization)
-    }
-    if not layers:
-        return
-    before = {key: (layer.momentum, layer.trainable) for key, layer in layers.items()}
     order = np.random.default_rng(seed).permutation(len(data.train))
     size = find_batch_size(program, BATCH)
-    try:
-        for layer in layers.values():
-            layer.trainable = True  # a frozen layer would ignore the batch statistics
-        for index in range(batches * (BATCH // size)):
-            part = order[index * size : (index + 1) * size]
-            if not len(part):
-                break
-            for layer in layers.values():
-                # so that moving * momentum + batch * (1 - momentum) is the running average
-                layer.momentum = index / (index + 1)
-            x = data.preprocess(data.train.take(part).x)
-            program.run(
-                flatten_inputs(model, x), training=lambda operation: id(operation) in layers
-            )
-    finally:
-        for key, layer in layers.items():
-            layer.momentum, layer.trainable = before[key]
+    starts = range(0, min(len(order), batches * (BATCH // size) * size), size)
+    parts = (order[start : start + size] for start in starts)
+    average_batch_statistics(
+        program, (flatten_inputs(model, data.preprocess(data.train.take(part).x)) for part in parts)
+    )

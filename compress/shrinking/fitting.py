@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.errors import MissingDependency, RunFailed
+from compress.core.errors import InputError, MissingDependency, RunFailed
 from compress.exporting.batch_conversion import write_latency_files
 from compress.measure.counting import count_macs
 from compress.measure.footprint import measure_arena_bytes
@@ -362,7 +362,7 @@ class GoalFitter:
                 "peak_memory" (bytes), "macs" and "params".
 
         Raises:
-            RunFailed: The model could not be converted.
+            RunFailed: The model could not be converted, or its file cannot be run.
         """
         measured: dict[str, float] = {}
         if {"macs", "params"} & set(names):
@@ -373,10 +373,15 @@ class GoalFitter:
                 file = write_candidate_file(model, format, Path(folder), shipped="size" in names)
                 spread = ONNX_SPREAD if format in ONNX_FORMATS else 0.0
                 measured["size"] = (1 + spread) * file.stat().st_size
-                if "peak_memory" in names:
-                    measured["peak_memory"] = float(measure_arena_bytes(file))
-                if "latency" in names:
-                    measured["latency"] = self.original_files.ms / self._measure_ratio(file)
+                try:
+                    if "peak_memory" in names:
+                        measured["peak_memory"] = float(measure_arena_bytes(file))
+                    if "latency" in names:
+                        measured["latency"] = self.original_files.ms / self._measure_ratio(file)
+                except InputError as error:  # not the user's file
+                    raise RunFailed(
+                        f"A pruned model's {format} file cannot be run: {error}"
+                    ) from None
         return {name: measured[name] for name in names}
 
     def _measure_ratio(self, file: Path) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 from compress.core.arguments import convert_json
 from compress.core.arrays import take_examples
 from compress.core.atomic_files import read_json, write_json
-from compress.core.errors import FeasibleError, ParetuneError
+from compress.core.errors import FeasibleError, ParetuneError, RunFailed
 from compress.measure.footprint import measure_arena_bytes
 from compress.measure.verdict import FileCandidate, is_within_limit
 from compress.model.logits import open_logits_view
@@ -128,11 +128,12 @@ class Planner:
 
         Raises:
             FeasibleError: No format meets the goals.
+            RunFailed: No format has a file that can be made and timed.
         """
         file_costs, targets = FILES & set(self.limits), self.builder.job.plan.goal.costs
         formats = self._select_formats()
         label = "-".join(f"{name.partition('_')[2] or name}{targets[name]}" for name in self.limits)
-        candidates, errors = [], []
+        candidates, errors = list[Candidate](), list[ParetuneError]()
         for file_formats in [(name,) for name in formats] if file_costs else [formats]:
             name = f"{label}-{file_formats[0]}" if file_costs and len(formats) > 1 else label
             try:
@@ -141,7 +142,7 @@ class Planner:
                         self.format_name(name), file_formats[0], self.limits, file_formats
                     )
                 )
-            except FeasibleError as error:
+            except (FeasibleError, RunFailed) as error:
                 errors.append(error)
                 self.notes.append(str(error))
         if not candidates:

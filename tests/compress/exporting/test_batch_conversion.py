@@ -121,3 +121,21 @@ def test_what_is_refused_costs_itself_alone(
     assert [isinstance(file, str) for file in files] == [place == 5 for place in range(8)]
     assert "Svd" in str(files[5])
     assert write_latency_files([], tmp_path) == []
+
+
+def test_a_normalization_that_leaves_only_zeros_gets_the_statistics_of_its_inputs(
+    tmp_path: Path,
+) -> None:
+    """As in a slice of a trained model; XNNPACK refuses int8 files of such a range."""
+    x = keras.Input((8, 8, 3))
+    y = layers.Conv2D(8, 3, use_bias=False)(x)
+    y = layers.ReLU(6.0)(layers.BatchNormalization()(y))
+    model = keras.Model(x, layers.Dense(2)(layers.GlobalAveragePooling2D()(y)))
+    normalization = model.layers[2]
+    normalization.moving_mean.assign(np.full(8, 1e6))
+    before = model.get_weights()
+    (file,) = write_latency_files([model], tmp_path, "int8")
+    assert isinstance(file, Path)
+    assert len(run(file, [np.zeros((1, 8, 8, 3), np.int8)])[0]) == 1
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(new, old)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compress.core.errors import FeasibleError, InputError, TrainingDiverged
+from compress.core.errors import FeasibleError, InputError, RunFailed, TrainingDiverged
 from compress.shrinking.candidate import REPAIRED, TRAINED, Candidate
 from compress.shrinking.candidate_builder import CandidateBuilder
 from compress.shrinking.goals import OutOfReach
@@ -56,6 +56,28 @@ def test_of_formats_that_do_not_come_to_a_goal_the_nearest_tells_what_can_be_had
     monkeypatch.setattr(Builder, "build", none)
     made, _ = planner({"latency": "0.1x"}, {"latency": 0.2}, None, lambda _: 2.0)
     with pytest.raises(FeasibleError, match="a int8 file"):
+        made.run()
+
+
+def test_a_format_without_a_file_that_runs_costs_only_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    build = Builder.build
+
+    def refused(builder: Builder, name: str, format: str, *more: Any) -> Candidate:
+        if format in without:
+            raise RunFailed(f"a {format} file cannot be run")
+        return build(builder, name, format, *more)
+
+    monkeypatch.setattr(Builder, "build", refused)
+    without = {"int8"}
+    made, builder = planner({"latency": "0.5x"}, {"latency": 1.0}, None, lambda _: 2.0)
+    assert [net.formats for net in made.run()] == [("float32",)]
+    assert builder.epochs == {"m-latency0_5x-float32": 3}
+    assert made.notes == ["a int8 file cannot be run"]
+    without = {"float32", "int8"}
+    made, _ = planner({"latency": "0.5x"}, {"latency": 1.0}, None, lambda _: 2.0)
+    with pytest.raises(RunFailed, match="a float32 file cannot be run"):
         made.run()
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.errors import RunFailed
+from compress.core.errors import InputError, RunFailed
 from compress.core.summary import OnProgress, ignore_progress
 from compress.measure.counting import ShapePropagation
 from compress.measure.latency import Entry, time_entries
@@ -301,7 +301,7 @@ def time_models(
         on_progress: See `time_entries`.
 
     Raises:
-        RunFailed: A model could not be converted.
+        RunFailed: A model could not be converted, or its file cannot be run.
     """
     models = build_pruned_models(coupling, kept)
     with tempfile.TemporaryDirectory() as folder:
@@ -312,11 +312,14 @@ def time_models(
                 raise RunFailed(f"Model '{name}' must become a file to be timed: {file}")
         entries = {str(index): Entry(Path(file), runtime, threads)
                    for index, file in enumerate(files)}  # fmt: skip
-        latencies = time_entries(
-            entries, precision=MODEL_ERROR, seed=seed,
-            budget=min(MODEL_SECONDS * len(models), budget or math.inf),
-            baselines={name: name for name in entries}, on_progress=on_progress,
-        )  # fmt: skip
+        try:
+            latencies = time_entries(
+                entries, precision=MODEL_ERROR, seed=seed,
+                budget=min(MODEL_SECONDS * len(models), budget or math.inf),
+                baselines={name: name for name in entries}, on_progress=on_progress,
+            )  # fmt: skip
+        except InputError as error:  # not the user's file
+            raise RunFailed(f"A pruned model's {format} file cannot be timed: {error}") from None
     return np.array([latencies[name].quiet_ms for name in entries])
 
 

@@ -13,7 +13,7 @@ import pytest
 from keras import layers
 
 from compress.core.device import read_cpu_name
-from compress.core.errors import InputError
+from compress.core.errors import InputError, RunFailed
 from compress.exporting.batch_conversion import write_latency_files
 from compress.measure.latency import BUSY
 from compress.measure.latency_table import CallKey, CallTime, LatencyTable, measure_calls, record
@@ -383,6 +383,20 @@ def test_a_real_measurement(tmp_path: Path) -> None:
 def _only_nets(models: Sequence[Any], folder: Path, kind: str) -> list[Path | str]:
     assert all(len(model.layers) > 4 for model in models)
     return write_latency_files(models, folder, kind)
+
+
+def test_a_pruned_file_that_cannot_be_run_is_no_error_of_the_input() -> None:
+    inputs = keras.Input((6, 6, 1))
+    x = layers.Conv2D(8, 3, activation="relu", name="c")(inputs)
+    x = layers.GlobalAveragePooling2D(name="p")(x)
+    coupling = analyze_coupling(keras.Model(inputs, layers.Dense(3, name="e")(x)))
+
+    def write_garbage(models: Sequence[Any], folder: Path, kind: str) -> list[Path | str]:
+        (folder / "0.tflite").write_bytes(b"TFL3 it is not")
+        return [folder / "0.tflite"] * len(models)
+
+    with pytest.raises(RunFailed, match="A pruned model's float32 file cannot be timed: LiteRT"):
+        time_models(coupling, coupling.removable_counts[None], write_garbage)
 
 
 def test_another_runtime_by_one_file_a_call(tmp_path: Path) -> None:
