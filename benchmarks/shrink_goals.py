@@ -57,7 +57,7 @@ RECIPE = TrainSettings(
 """As the smaller net of its family in repair_nets.py is trained."""
 MOBILENETS = {
     "mobilenet64": (64, 1, RECIPE),
-    "mobilenet96": (96, 3, replace(RECIPE, epochs=16, augment=("flip", "shift"))),
+    "mobilenet96": (96, 3, replace(RECIPE, epochs=30, augment=("flip", "shift"))),
 }
 """Pixels of a side, channels of an image, and the recipe, of MobileNetV2s by name."""
 NETS = ("resnet20", *MOBILENETS, *FAMILIES, *SEVERAL)
