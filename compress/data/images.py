@@ -6,12 +6,13 @@ labels: images at any depth, or in train/, val/, test/.
 
 from __future__ import annotations
 
+import itertools
 import math
 import struct
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,8 @@ _CONVERTED_MODES = {"CMYK", "YCbCr", "LAB", "HSV"}
 _ORIENTATION_TAG = 0x0112
 _MULTI_FRAME_FORMATS = {"GIF", "PNG", "TIFF", "WEBP"}
 """Formats whose further frames are separate images (those of .jpg files are previews)."""
+REPORT_INTERVAL = 256
+"""Number of files after which the progress is reported."""
 _MAX_NAMED = 5
 """Largest number of corrupt images that an error names."""
 
@@ -158,12 +161,20 @@ def load_images(source: str, request: ReadRequest) -> RawData:
     files = {part: _list_images(folder, classes, skipped) for part, folder in parts.items()}
     paths = [path for listed in files.values() for path, _ in listed]
     damaged = DamagedImages()
-    image_format = _infer_format(paths, request.options.resize, damaged)
+    steps = itertools.count(1)
+
+    def on_file() -> None:
+        done, total = next(steps), 2 * len(paths)  # headers, then pixels
+        if done % REPORT_INTERVAL == 0 or done == total:
+            request.on_progress("reading images", done / total)
+
+    image_format = _infer_format(paths, request.options.resize, damaged, on_file)
     splits = {
         part: _read_images(
             [item for item in listed if item[0] not in damaged.errors],
             image_format,
             damaged,
+            on_file,
             classes is not None,
         )
         for part, listed in files.items()
@@ -181,7 +192,10 @@ def load_images(source: str, request: ReadRequest) -> RawData:
 
 
 def _infer_format(
-    paths: Sequence[Path], resize: tuple[int, int] | None, damaged: DamagedImages
+    paths: Sequence[Path],
+    resize: tuple[int, int] | None,
+    damaged: DamagedImages,
+    on_file: Callable[[], None],
 ) -> ImageFormat:
     """Return the common size, depth and channels, read from the headers.
 
@@ -189,6 +203,7 @@ def _infer_format(
         paths: Paths of the images.
         resize: Height and width that all images are resized to; None: they must have one size.
         damaged: Collects images that cannot be read.
+        on_file: Called after each file.
 
     Raises:
         InputError: No image can be read, images differ in size or depth, or the images fit neither
@@ -207,6 +222,7 @@ def _infer_format(
             depths.setdefault(_detect_depth(image), path)
             modes.add(image.mode)
             remark_counts.update(_list_remarks(image))
+        on_file()
     if not sizes:
         damaged.raise_if_any(len(paths))
     if len(sizes) > 1 and resize is None:
@@ -245,6 +261,7 @@ def _read_images(
     listed: Sequence[tuple[Path, int]],
     image_format: ImageFormat,
     damaged: DamagedImages,
+    on_file: Callable[[], None],
     has_labels: bool,
 ) -> Split:
     """Read images of a common format, (n, height, width, channels); many go to a file."""
@@ -259,6 +276,7 @@ def _read_images(
             with damaged.collect_errors(path):
                 chunk.append(_read_image(path, image_format))
                 labels.append(label)
+            on_file()
             if len(chunk) * image_format.example_bytes >= CHUNK_BYTES:
                 images.add(stack_chunk())
                 chunk.clear()

@@ -14,6 +14,7 @@ import numpy as np
 
 from compress.core.arrays import count_examples
 from compress.core.errors import InputError
+from compress.core.summary import OnProgress, ignore_progress
 from compress.data.label_inference import (
     Head,
     Heads,
@@ -56,10 +57,12 @@ class ReadRequest:
     Attributes:
         options: Data options, with the name of the source and the kind of task.
         head: Head of the model that is fed and evaluated, if there is one.
+        on_progress: Called with (text, completed share) by kinds whose reading takes long.
     """
 
     options: DataOptions
     head: Head | Heads | None = None
+    on_progress: OnProgress = ignore_progress
 
     @property
     def ignores_labels(self) -> bool:

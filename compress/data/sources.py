@@ -11,6 +11,7 @@ from typing import Any, cast
 from compress.core.arguments import check_arguments
 from compress.core.errors import InputError, ParetuneError, find_nearest_name
 from compress.core.module_loading import describe_error, import_function
+from compress.core.summary import OnProgress, ignore_progress
 from compress.data import images, keras_datasets
 from compress.data.adapters import build_dataset, build_labelled_dataset, predict_labels
 from compress.data.dataset import Dataset, PredictFunction
@@ -52,6 +53,7 @@ def load_data(
     preprocess: Preprocessing | None = None,
     answers: PredictFunction | None = None,
     head: Head | Heads | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Dataset:
     """Load a data set and return its training, validation and test parts.
 
@@ -84,6 +86,7 @@ def load_data(
         answers: Function that returns a model's outputs, used as labels of data without labels.
         head: Head of the model that is fed and evaluated, if there is one; it determines the
             interpretation of arrays in a file.
+        on_progress: Called with (text, completed share) while images are read.
 
     Returns:
         The data set; `dataset.inputs("train")` are the model inputs of the training part.
@@ -118,7 +121,10 @@ def load_data(
             time_column=time_column,
         )
     )
-    kind, request = check_source(options), ReadRequest(options, head)
+    kind, request = (
+        check_source(options),
+        ReadRequest(options, head, on_progress or ignore_progress),
+    )
     if options.task == UNLABELLED and answers is None:
         raise InputError(
             "Examples without labels must be for a model that exists: its answers stand for "

@@ -115,13 +115,16 @@ class UserData:
     groups: Any = None
     time: Any = None
 
-    def to_dataset(self, user_model: UserModel, original: keras.Model, plan: Plan) -> Dataset:
+    def to_dataset(
+        self, user_model: UserModel, original: keras.Model, plan: Plan, on_progress: OnProgress
+    ) -> Dataset:
         """Return the data set for a model.
 
         Args:
             user_model: The model as it was passed.
             original: The loaded model.
             plan: Plan with the section data, and the seed.
+            on_progress: Callback invoked with (current step, completed share in [0, 1]).
 
         Raises:
             InputError: The data are invalid or do not fit the model.
@@ -131,7 +134,9 @@ class UserData:
         compiled = read_compiled_outputs(user_model.compiled) if needs_compiled else {}
         if self.data is None:
             refuse_marks(self.groups, self.time)
-            return load_for_model(user_model.path, plan.data, original, plan.seed, compiled)
+            return load_for_model(
+                user_model.path, plan.data, original, plan.seed, compiled, on_progress
+            )
         options = dict(self.options or {})
         if not isinstance(self.data, Dataset):
             options = {**_collect_changed_options(plan.data), **options}
@@ -147,6 +152,7 @@ class UserData:
             seed=plan.seed,
             testing=True,
             compiled=compiled,
+            on_progress=on_progress,
             **options,
         )
 
@@ -268,7 +274,7 @@ def open_job(
     # first, because the number of threads is fixed once a model has started TensorFlow
     device = setup_device(plan.device, plan.threads)
     original = load_model(user_model.file)
-    examples = data.to_dataset(user_model, original, plan)
+    examples = data.to_dataset(user_model, original, plan, on_progress)
     plan = resolve_task(plan, examples)
     teachers = [user_model.file] if plan.distill.teacher.automatic else plan.distill.teacher.files
     as_graph(original)

@@ -17,6 +17,7 @@ import numpy as np
 from compress.core.arguments import check_arguments
 from compress.core.arrays import take_examples
 from compress.core.errors import InputError, build_unknown_name_error
+from compress.core.summary import OnProgress
 from compress.data import DataOptions, Dataset, Preprocessing, UnlabelledDataset, load_data
 from compress.data.adapters import build_labelled_dataset, build_unlabelled_dataset
 from compress.data.leakage import check_leakage
@@ -156,6 +157,7 @@ def prepare_dataset(
     compiled: Mapping[str, CompiledOutput] | None = None,
     groups: Any = None,
     time: Any = None,
+    on_progress: OnProgress | None = None,
     **options: Any,
 ) -> Dataset:
     """Return the data set for a loaded model; see `as_dataset`.
@@ -165,6 +167,7 @@ def prepare_dataset(
         data, val, test, task, seed, testing, groups, time: See `as_dataset`.
         path: Path of the model's file; None: it was not loaded from a file.
         compiled: Compile settings of the model, by output name; default: read from the model.
+        on_progress: See `load_data`.
         **options: Fields of `DataOptions` that were set, such as `normalize` and fractions.
     """
     task = None if task == AUTO else task
@@ -179,8 +182,9 @@ def prepare_dataset(
             options["task"] = task
         named = DataOptions(str(data), **options)
         if model is None:
-            return with_metric(load_data(named, seed=seed), named.metric)
-        return load_for_model(path, named, model, seed, compiled or None)
+            data = load_data(named, seed=seed, on_progress=on_progress)
+            return with_metric(data, named.metric)
+        return load_for_model(path, named, model, seed, compiled or None, on_progress)
     metric = options.pop("metric", "")
     normalize = options.pop("normalize", "auto")
     if normalize not in ("auto", "none"):
@@ -271,6 +275,7 @@ def load_for_model(
     model: keras.Model,
     seed: int = 0,
     compiled: Mapping[str, CompiledOutput] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Dataset:
     """Load data with the input scaling of the model's training, or the one of `normalize`.
 
@@ -282,11 +287,12 @@ def load_for_model(
         seed: Seed of the split.
         compiled: Compile settings of the model, by output name; default: read from the model, or
             from its file for a custom task.
+        on_progress: See `load_data`.
 
     Raises:
         InputError: The data cannot be loaded, or the scaling cannot be inferred.
     """
-    data = _load_scaled(path, options, model, seed)
+    data = _load_scaled(path, options, model, seed, on_progress)
     if compiled is None:
         compiled = read_compiled_outputs(model)
         if not compiled and path is not None and CUSTOM in options.task_names:
@@ -294,12 +300,22 @@ def load_for_model(
     return with_metric(with_compiled(data, model, compiled), options.metric)
 
 
-def _load_scaled(path: Path | None, options: DataOptions, model: keras.Model, seed: int) -> Dataset:
+def _load_scaled(
+    path: Path | None,
+    options: DataOptions,
+    model: keras.Model,
+    seed: int,
+    on_progress: OnProgress | None,
+) -> Dataset:
     """Return data scaled as given, as recorded for the model, or as its predictions suggest."""
     is_unlabelled = options.task == UNLABELLED
     answers = build_predictor(model) if is_unlabelled else None
+    load = partial(
+        load_data, options, seed=seed, answers=answers, head=infer_head(model),
+        on_progress=on_progress,
+    )  # fmt: skip
     if options.normalize != "auto":
-        return load_data(options, seed=seed, answers=answers, head=infer_head(model))
+        return load()
     origin = find_origin(path) if path is not None else None
     stored = origin.preprocess if origin is not None else None
     if is_unlabelled and stored is None:
@@ -308,7 +324,7 @@ def _load_scaled(path: Path | None, options: DataOptions, model: keras.Model, se
             f"Received: {options.normalize}, for examples without labels. Pass --normalize with "
             "what it was trained with."
         )
-    data = load_data(options, seed=seed, preprocess=stored, answers=answers, head=infer_head(model))
+    data = load(preprocess=stored)
     # data from the user's own code are already scaled
     if stored is not None or data.max_value is None:
         return data

@@ -224,6 +224,15 @@ def test_python_resizes_as_the_command_line_does(tmp_path: Path) -> None:
         as_dataset((np.zeros((20, 3)), np.arange(20) % 2), resize=(6, 10))
 
 
+def test_progress_of_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder_of(tmp_path, [Image.fromarray(values(np.uint8, 200))], ".png")
+    monkeypatch.setattr("compress.data.images.REPORT_INTERVAL", 8)
+    told: list[tuple[str, float]] = []
+    load_data(str(tmp_path), on_progress=lambda text, share: told.append((text, share)))
+    # the headers and the pixels of 15 files
+    assert told == [("reading images", done / 30) for done in (8, 16, 24, 30)]
+
+
 def test_more_images_than_memory_are_mapped_from_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
