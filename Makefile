@@ -17,7 +17,11 @@ CORE := $(addprefix tests/compress/, core/test_linux.py core/test_parent_watch.p
 demo: $(READY)
 	$(BIN)/paretune run --data digits --trials 24 --epochs 30 --out runs/demo
 
-# tests of one file stay together: they share fixtures
+# tests of one file stay together: they share fixtures; several workers with a thread for every core each take 1.4
+# times as long, because idle threads spin
+test: export TF_NUM_INTRAOP_THREADS ?= 1
+test: export OMP_NUM_THREADS ?= 1
+test: export OPENBLAS_NUM_THREADS ?= 1
 test: $(READY)
 	$(BIN)/python $(PYTEST) --dist=loadfile -m "not slow and not matrix" --durations=10
 
