@@ -238,17 +238,15 @@ class GrowingArray:
 
     def _write_parts(self) -> None:
         """Append pending batches to an unnamed file on disk; raise InputError if it is full."""
+        written = self.bytes - sum(part.nbytes for part in self._parts)
+        description = f"{self._description} of {self._rows:,} examples so far"
+        spool_folder = require_spool_space(self.bytes, description, written=written)
         if self._file is None:
-            spool_folder = find_spool_folder()
-            spool_folder.mkdir(parents=True, exist_ok=True)
             # a file without a name is deleted even if the process is killed
             self._file = tempfile.TemporaryFile(  # noqa: SIM115 - closed by `close`
                 prefix="paretune-data-", dir=spool_folder
             )
             self._shape, self._dtype = self._parts[0].shape[1:], self._parts[0].dtype
-        written = self.bytes - sum(part.nbytes for part in self._parts)
-        description = f"{self._description} of {self._rows:,} examples so far"
-        require_disk_space(find_spool_folder(), self.bytes, description, written=written)
         for part in self._parts:
             np.ascontiguousarray(part, self._dtype).tofile(self._file)
         self._parts.clear()
@@ -385,6 +383,21 @@ def map_file(
     """
     # copy-on-write: TensorFlow does not accept read-only arrays
     return np.memmap(file, dtype, mode="c", offset=offset, shape=shape, order=order)
+
+
+def require_spool_space(needed: int, description: str, *, written: int = 0) -> Path:
+    """Return the folder of mapped arrays, which is created, if an array fits onto its disk.
+
+    Args:
+        needed, description, written: See `require_disk_space`.
+
+    Raises:
+        InputError: See `require_disk_space`.
+    """
+    spool_folder = find_spool_folder()
+    spool_folder.mkdir(parents=True, exist_ok=True)
+    require_disk_space(spool_folder, needed, description, written=written)
+    return spool_folder
 
 
 def require_disk_space(

@@ -20,13 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compress.core.arrays import (
-    CHUNK_BYTES,
-    GrowingArray,
-    find_spool_folder,
-    is_large,
-    require_disk_space,
-)
+from compress.core.arrays import CHUNK_BYTES, GrowingArray, is_large, require_spool_space
 from compress.core.errors import InputError
 from compress.data.kinds import Kind, ReadRequest
 from compress.data.parts import Array, RawData, Split
@@ -250,10 +244,8 @@ def _infer_format(
     )
     needed = len(paths) * result.example_bytes
     if is_large(needed):
-        folder = find_spool_folder()
-        folder.mkdir(parents=True, exist_ok=True)
         described = f"{len(paths):,} images of {size[0]}x{size[1]} pixels ('{paths[0]}' and others)"
-        require_disk_space(folder, needed, described)
+        require_spool_space(needed, described)
     return result
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.arrays import Columns, is_mapped
+from compress.core.arrays import Columns
 from compress.core.errors import InputError
+from compress.core.memory_budget import get_current_budget
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -18,9 +19,10 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 CAFFE_MEAN = (103.939, 116.779, 123.68)
 """Blue, green, red, for pixels in [0, 255]; called "caffe" in `keras.applications`."""
 
-WHOLE_VALUES = 1 << 26
-"""Most values whose statistics are NumPy's, to the last bit, as in version 0.1: these are part of
-the data set's fingerprint, which a run compares when it goes on."""
+WHOLE_VALUES, WHOLE_SHARE = 1 << 27, 0.5
+"""Most values whose statistics are NumPy's to the last bit, as in version 0.1, and the share of the
+free memory that its two float64 copies may take. The statistics are part of a data set's
+fingerprint, by which a run resumes; no data set of `keras.datasets` has more values."""
 CHUNK_VALUES = 1 << 18
 """Number of values of larger arrays that are added at a time: as float64 they fit into a cache."""
 
@@ -228,29 +230,27 @@ def fit_preprocessing(x: Columns, max_value: float, normalize: str) -> Preproces
     }
     if normalize in fixed:
         return fixed[normalize]
-    mean, std = _compute_statistics(x)
+    axes = tuple(range(x.ndim - 1))
+    copied_bytes = 2 * np.dtype(np.float64).itemsize * x.size
+    is_small = x.size <= WHOLE_VALUES and get_current_budget().can_hold(copied_bytes, WHOLE_SHARE)
+    mean = x.mean(axes, np.float64) if is_small else _average_rows(x, lambda rows: rows)
     if normalize == "center":
         return Preprocessing(1.0, tuple(mean.tolist()))
     scale = 1.0 / max_value
-    std = np.where(std * scale > 1e-7, std * scale, 1.0)
+    std = scale * (x.std(axes, np.float64) if is_small else _compute_std(x, mean))
+    std = np.where(std > 1e-7, std, 1.0)
     return Preprocessing(scale, tuple((mean * scale).tolist()), tuple(std.tolist()))
 
 
-def _compute_statistics(
-    x: npt.NDArray[Any],
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return the mean and the standard deviation of each entry of the last axis."""
-    if x.size <= WHOLE_VALUES and not is_mapped(x):
-        axes = tuple(range(x.ndim - 1))
-        return x.mean(axes, np.float64), x.std(axes, np.float64)
-    mean = _average_rows(x, lambda rows: rows)
+def _compute_std(x: npt.NDArray[Any], mean: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the standard deviation per entry of the last axis, computed in chunks of rows."""
     row_mean = np.tile(mean, x[0].size // len(mean))
 
     def square_deviations(rows: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         deviations = rows - row_mean
         return np.square(deviations, out=deviations)  # a second array takes ten times as long
 
-    return mean, np.sqrt(_average_rows(x, square_deviations))
+    return np.sqrt(_average_rows(x, square_deviations))
 
 
 def _average_rows(

@@ -121,10 +121,8 @@ def load_data(
             time_column=time_column,
         )
     )
-    kind, request = (
-        check_source(options),
-        ReadRequest(options, head, on_progress or ignore_progress),
-    )
+    kind = check_source(options)
+    request = ReadRequest(options, head, on_progress or ignore_progress)
     if options.task == UNLABELLED and answers is None:
         raise InputError(
             "Examples without labels must be for a model that exists: its answers stand for "

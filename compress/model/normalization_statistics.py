@@ -10,7 +10,7 @@ from compress.core.lazy_modules import keras
 from compress.model.program import Program
 
 
-def find_batch_norms(program: Program) -> dict[int, Any]:
+def _find_batch_norms(program: Program) -> dict[int, Any]:
     """Return the batch normalizations that a program calls, by id."""
     return {
         id(node.operation): node.operation
@@ -29,7 +29,7 @@ def average_batch_statistics(program: Program, batches: Iterable[Sequence[Any]])
         program: A flat or nested program.
         batches: Inputs of each batch, in the order of the program's inputs.
     """
-    layers = find_batch_norms(program)
+    layers = _find_batch_norms(program)
     if not layers:
         return
     before = {key: (layer.momentum, layer.trainable) for key, layer in layers.items()}
@@ -54,7 +54,7 @@ def use_batch_statistics(program: Program, inputs: Sequence[Any]) -> Iterator[No
         program: A flat or nested program.
         inputs: The batch, in the order of the program's inputs.
     """
-    layers = find_batch_norms(program).values()
+    layers = _find_batch_norms(program).values()
     saved = [
         (variable, variable.numpy())
         for layer in layers

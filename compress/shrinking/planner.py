@@ -229,7 +229,7 @@ class Planner:
         return self.builder.build_original(self.format_name("whole"), self.formats)
 
     def _build_at_share(self, share: float) -> Candidate | None:
-        """Return a candidate with a share of the original's float latency, or None if infeasible.
+        """Return a candidate with a share of the original's float latency, or None if there is none.
 
         Its file in the first format has this latency.
         """
@@ -237,7 +237,7 @@ class Planner:
         name = self.format_name(f"latency{share:.3g}x")
         try:
             return self.builder.build(name, self.formats[0], limits, self.formats)
-        except FeasibleError as error:
+        except (FeasibleError, RunFailed) as error:
             self.notes.append(f"no model takes {share:.3g}x of the time: {error}")
             return None
 

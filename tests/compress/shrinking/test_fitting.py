@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 
+from compress.core.errors import RunFailed
 from compress.plan import ChannelOptions
 from compress.plan.fields import from_flat
 from compress.plan.shrink import ShrinkPlan
@@ -137,3 +138,22 @@ def test_a_size_that_one_format_cannot_reach_names_those_that_can() -> None:
     assert (
         "float16 (9.0 kB), dynamic (5.2 kB) and int8 (4.8 kB) of the same model do not meet" in text
     )
+
+
+@pytest.mark.parametrize("cost", ["latency", "peak_memory"])
+def test_a_pruned_file_that_cannot_be_run_costs_its_format(
+    cost: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `RunFailed`, which leaves other formats alone; an `InputError` would end the command."""
+
+    def write_garbage(model: Any, format: str, folder: Path, **_: Any) -> Path:
+        (folder / "0.tflite").write_bytes(b"TFL3 it is not")
+        return folder / "0.tflite"
+
+    monkeypatch.setattr("compress.shrinking.fitting.write_candidate_file", write_garbage)
+    job: Any = SimpleNamespace(plan=from_flat(ShrinkPlan, {}))
+    files: Any = SimpleNamespace(ms=1.0, file="0.tflite")
+    (tmp_path / "0.tflite").write_bytes(b"TFL3 nor is this")
+    fitter = GoalFitter(job, files, tmp_path)
+    with pytest.raises(RunFailed, match="A pruned model's int8 file cannot be run: .*0.tflite"):
+        fitter._measure_costs(keras.Model(), "int8", {cost})

@@ -79,6 +79,9 @@ def test_a_format_without_a_file_that_runs_costs_only_itself(
     made, _ = planner({"latency": "0.5x"}, {"latency": 1.0}, None, lambda _: 2.0)
     with pytest.raises(RunFailed, match="a float32 file cannot be run"):
         made.run()
+    front, _ = planner({}, {}, None, lambda _: 2.0)
+    assert [net.whole for net in front.run()] == [True]
+    assert front.notes[0] == "no model takes 0.7x of the time: a float32 file cannot be run"
 
 
 def test_what_repair_leaves_far_outside_the_bar_is_not_trained() -> None:
