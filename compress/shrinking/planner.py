@@ -229,7 +229,7 @@ class Planner:
         return self.builder.build_original(self.format_name("whole"), self.formats)
 
     def _build_at_share(self, share: float) -> Candidate | None:
-        """Return a candidate with a share of the original's float latency, or None if there is none.
+        """Return a candidate with a share of the original's float latency, or None without a file.
 
         Its file in the first format has this latency.
         """
