@@ -110,7 +110,7 @@ class MemoryBudget:
         if fitting >= max_examples:
             return max_examples
         if fitting >= min_examples:
-            return max(min_examples, _round_to_power(fitting))
+            return max(min_examples, round_to_power(fitting))
         needed = fixed_bytes + min_examples * example_bytes
         # a tiny request must not end work that has run for hours
         if needed <= max(free_bytes, UNCHECKED_SHARE * self.bytes):
@@ -134,7 +134,7 @@ class MemoryBudget:
         if max_bytes <= UNCHECKED_SHARE * self.bytes:
             return max_bytes
         share_bytes = int(share * self.measure_free_bytes())
-        return max_bytes if share_bytes >= max_bytes else _round_to_power(share_bytes)
+        return max_bytes if share_bytes >= max_bytes else round_to_power(share_bytes)
 
     def can_hold(self, needed: int, share: float) -> bool:
         """Return whether a number of bytes is within a share of the free memory.
@@ -178,7 +178,8 @@ class MemoryBudget:
         return InputError(f"{rule}. {received} Use a machine with more memory, or smaller inputs.")
 
 
-def _round_to_power(number: int) -> int:
+def round_to_power(number: int) -> int:
+    """Return the largest power of two that is not above a number, at least 1."""
     return 1 << max(0, number.bit_length() - 1)
 
 

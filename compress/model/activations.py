@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from compress.core.memory_budget import get_current_budget
+from compress.core.device import measure_free_gpu_bytes
+from compress.core.memory_budget import get_current_budget, round_to_power
 from compress.model.keras_internals import count_heads
 from compress.model.program import Node, Program
 from compress.model.recording import record_program
@@ -17,6 +18,9 @@ from compress.model.recording import record_program
 Shape = tuple[int, ...]
 OVERHEAD = 1.5
 """Memory of a run relative to its tensors: workspaces of kernels, branches that run in parallel."""
+BATCH_BYTES = 2**29
+"""Memory of a forward pass on a CPU: larger batches are no faster, and the allocator keeps what
+they took."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,8 @@ def find_batch_size(
 ) -> int:
     """Return the number of examples that fit into the memory budget in one forward pass.
 
+    On a CPU a forward pass that frees its tensors is given at most `BATCH_BYTES`.
+
     Args:
         model: See `count_activation_bytes`; a list of models that run together is accepted.
         max_examples: Upper limit of the result, at least 1.
@@ -83,8 +89,11 @@ def find_batch_size(
     activations = [count_activation_bytes(program, input_shapes) for program in programs]
     example_bytes = sum(item.total if keeps_all else item.live for item in activations)
     name = programs[0].model.name
+    needed = int(OVERHEAD * copies * example_bytes)
+    if not keeps_all and max_examples * needed > BATCH_BYTES and measure_free_gpu_bytes() is None:
+        max_examples = round_to_power(BATCH_BYTES // needed)
     return get_current_budget().find_batch_size(
-        int(OVERHEAD * copies * example_bytes),
+        needed,
         max_examples=max_examples,
         purpose=purpose or f"running model '{name}'",
     )

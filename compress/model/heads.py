@@ -19,7 +19,14 @@ from compress.model.activations import find_batch_size
 from compress.model.compile_config import CompiledOutput, read_compiled_outputs
 from compress.model.copies import fix_input_shapes
 from compress.model.keras_internals import find_producer, is_graph
-from compress.model.ports import call_model, list_input_names, list_output_names, pack_inputs
+from compress.model.ports import (
+    flatten_inputs,
+    list_input_names,
+    list_output_names,
+    name_outputs,
+    pack_inputs,
+)
+from compress.model.recording import record_program
 
 if TYPE_CHECKING:
     from compress.data import Dataset, Preprocessing, UnlabelledDataset
@@ -193,14 +200,16 @@ def _predict_in_batches(model: keras.Model, x: Any, preprocess: Preprocessing) -
     """Return float32 outputs of raw examples, scaled by `preprocess`, in batches within memory."""
     input_shapes = list_example_shapes(x)
     check_input_shapes(model, input_shapes)
-    # an eager call holds every tensor until it returns
+    program = record_program(model)
     batch_size = find_batch_size(
-        model, PREDICTION_BATCH_SIZE, input_shapes=list(input_shapes.values()), keeps_all=True
+        program, PREDICTION_BATCH_SIZE, input_shapes=list(input_shapes.values())
     )
-    batches = [
-        call_model(model, preprocess(take_examples(x, slice(start, start + batch_size))))
-        for start in range(0, count_examples(x), batch_size)
-    ]
+    batches = []
+    for start in range(0, count_examples(x), batch_size):
+        examples = preprocess(take_examples(x, slice(start, start + batch_size)))
+        # a call of the model would hold every tensor until it returns
+        outputs = program.run(flatten_inputs(model, examples))
+        batches.append(name_outputs(model, outputs))
     return concat_examples(
         [map_columns(lambda values: np.asarray(values, np.float32), part) for part in batches]
     )

@@ -145,12 +145,14 @@ def call_model(model: keras.Model, x: Any, training: bool = False) -> Any:
         x: Inputs, see `flatten_inputs`.
         training: Run the model in training mode.
     """
-    outputs = keras.tree.flatten(model(pack_inputs(model, x), training=training))
-    return (
-        outputs[0]
-        if len(outputs) == 1
-        else dict(zip(list_output_names(model), outputs, strict=True))
-    )
+    outputs = model(pack_inputs(model, x), training=training)
+    return name_outputs(model, keras.tree.flatten(outputs))
+
+
+def name_outputs(model: keras.Model, values: Sequence[Any]) -> Any:
+    """Return the value of a model's only output, or a dictionary of several by output name."""
+    names = list_output_names(model)
+    return values[0] if len(names) == 1 else dict(zip(names, values, strict=True))
 
 
 def describe_ports(model: keras.Model) -> tuple[PortDescriptions, PortDescriptions]:
