@@ -308,7 +308,9 @@ def apply_activation(call: LayerCall, slots: Slots, function: Any) -> Slots:
     if name in _NONZERO:
         return Slots(slots.shape, slots.axes, False, slots.origin)
     if name in _OVER_LAST_AXIS:
-        return normalize_over_axes(call, slots, (len(slots.shape) - 1,), exact=name == "softmax")
+        last = len(slots.shape) - 1
+        exact = name == "softmax" and set(slots.tracked) <= {last}
+        return normalize_over_axes(call, slots, (last,), exact=exact)
     pointwise, zero = analyze_activation(function)
     if pointwise:
         return Slots(slots.shape, slots.axes, slots.zero and zero, slots.origin)

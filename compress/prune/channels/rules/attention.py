@@ -170,7 +170,8 @@ def propagate_attention(call: LayerCall) -> list[Slots]:
     """Link query and key, over which scores are sums of products or of tanh."""
     query, value, key = _read_inputs(call)
     if call.layer.score_mode == "dot":
-        link_contracted(call, query, len(query.shape) - 1, key, len(key.shape) - 1)
+        exact = query.zero or key.zero
+        link_contracted(call, query, len(query.shape) - 1, key, len(key.shape) - 1, exact=exact)
         ids = query.axes[-1] if key.axes[-1] is not None else None
         call.macs(_count_pairs(query, key), int(query.shape[-1] or 1) if ids is None else ids)
     else:

@@ -87,7 +87,9 @@ def propagate_dot(call: LayerCall) -> Slots:
     (first, second), axes = call.inputs, call.layer.axes
     pair = (axes, axes) if isinstance(axes, int) else tuple(axes)
     first_axis, second_axis = pair[0] % len(first.shape), pair[1] % len(second.shape)
-    link_contracted(call, first, first_axis, second, second_axis)
+    # the length of a normalized tensor is that of its kept entries
+    exact = first.zero and second.zero if call.layer.normalize else first.zero or second.zero
+    link_contracted(call, first, first_axis, second, second_axis, exact=exact)
     call.macs(
         1,
         *[first.get_factor(axis) for axis in range(1, len(first.shape))],
@@ -100,12 +102,17 @@ def propagate_dot(call: LayerCall) -> Slots:
 
 
 def link_contracted(
-    call: LayerCall, first: Slots, first_axis: int, second: Slots, second_axis: int
+    call: LayerCall,
+    first: Slots,
+    first_axis: int,
+    second: Slots,
+    second_axis: int,
+    *,
+    exact: bool,
 ) -> None:
     """Link two axes that are multiplied and summed, or freeze them.
 
-    They are linked if both are tracked and one factor is zero at removed entries, which then add
-    nothing to the sum.
+    They are linked if both are tracked and removed entries add nothing to the sum.
 
     Args:
         call: The call.
@@ -113,9 +120,10 @@ def link_contracted(
         first_axis: Its axis.
         second: Slots of the other tensor.
         second_axis: Its axis.
+        exact: Whether removed entries add nothing to the sum, because one factor is zero.
     """
     a, b = first.axes[first_axis], second.axes[second_axis]
-    if a is not None and b is not None and (first.zero or second.zero):
+    if a is not None and b is not None and exact:
         call.link(a, b)
         return
     reason = "a product sums over it"

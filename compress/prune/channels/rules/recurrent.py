@@ -165,8 +165,9 @@ def _merge_directions(call: LayerCall, forward: Slots, backward: Slots) -> list[
     axes: dict[int, Ids | None] = {axis: forward.axes[axis] for axis in forward.tracked}
     last = len(forward.shape) - 1
     first, second = forward.axes[last], backward.axes[last]
-    if mode == "concat" and first is not None and second is not None:
-        axes[last] = np.concatenate([first, second])
+    if mode == "concat":
+        is_known = first is not None and second is not None
+        axes[last] = np.concatenate([first, second]) if is_known else None
     zero = forward.zero or backward.zero if mode == "mul" else forward.zero and backward.zero
     return [call.out(axes, zero=zero, origin=forward.origin)]
 

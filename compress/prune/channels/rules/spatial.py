@@ -19,10 +19,11 @@ from compress.prune.channels.rules._base import find_channel_axis, freeze_other_
 )  # fmt: skip
 def propagate_window(call: LayerCall) -> Slots:
     """Propagate channels through a layer that changes or moves positions."""
-    x = call.inputs[0]
-    return call.passed(
-        freeze_other_axes(call, x, find_channel_axis(call.layer, len(x.shape)), "a window")
-    )
+    layer, x = call.layer, call.inputs[0]
+    x = freeze_other_axes(call, x, find_channel_axis(layer, len(x.shape)), "a window")
+    # Resizing with bars at the border
+    is_filled = getattr(layer, "pad_to_aspect_ratio", False) and layer.fill_value
+    return call.passed(x, zero=x.zero and not is_filled)
 
 
 @layer_rule(

@@ -314,3 +314,28 @@ def test_structured_inputs_and_outputs_keep_their_structure() -> None:
     _, sliced, _ = check(keras.Model(inputs, outputs))
     assert set(sliced.output) == {"one", "two"}
     assert set(sliced.input) == {"left", "right"}
+
+
+def test_zeros_that_are_not_there_are_no_reason_to_prune_a_sum() -> None:
+    """Removed entries of a softmax over positions are shares; those of a filled border are ones."""
+    inputs = keras.Input((6, 5))
+    x = layers.Permute((2, 1))(layers.Dense(8, name="before")(inputs))
+    x = keras.ops.sum(layers.Activation("softmax")(x), axis=1)
+    coupling, _, _ = check(keras.Model(inputs, layers.Dense(3, name="head")(x)), removes=False)
+    assert any("sum reduces it" in frozen.reason for frozen in coupling.list_frozen())
+
+    images = keras.Input((8, 6, 3))
+    x = layers.Conv2D(8, 3, padding="same", name="before")(images)
+    x = layers.Resizing(8, 8, pad_to_aspect_ratio=True, fill_value=1.0)(x)
+    x = layers.Flatten()(keras.ops.sum(x, axis=-1, keepdims=True))
+    coupling, _, _ = check(keras.Model(images, layers.Dense(3, name="head")(x)), removes=False)
+    assert any("sum reduces it" in frozen.reason for frozen in coupling.list_frozen())
+
+
+def test_a_normalized_product_has_the_lengths_of_all_entries() -> None:
+    inputs = keras.Input((5,))
+    first = layers.Dense(8, name="first")(inputs)
+    second = layers.Dense(8, activation="sigmoid", name="second")(inputs)
+    x = layers.Dot(axes=1, normalize=True)([first, second])
+    coupling, _, _ = check(keras.Model(inputs, layers.Dense(3, name="head")(x)), removes=False)
+    assert sum("a product sums over it" in item.reason for item in coupling.list_frozen()) > 0

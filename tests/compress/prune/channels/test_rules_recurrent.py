@@ -230,3 +230,20 @@ def test_silent_units(activation: str, started: bool) -> None:
     x = layers.Attention(name="attend")([x, x])
     coupling, _, _ = check(headed(inputs, x), removes=False)
     assert len(coupling.groups) == int(activation == "tanh" and not started)
+
+
+@keras.saving.register_keras_serializable("tests")
+class OwnLSTM(layers.LSTM):
+    """An LSTM with a call of its own, which no rule knows."""
+
+    def call(self, sequences: Any, **more: Any) -> Any:
+        return super().call(sequences, **more)
+
+
+def test_a_direction_without_a_rule_keeps_both() -> None:
+    inputs = keras.Input(SEQUENCE)
+    both = layers.Bidirectional(layers.LSTM(4), backward_layer=OwnLSTM(4, go_backwards=True))
+    x = layers.Add()([both(inputs), layers.Dense(8)(layers.Flatten()(inputs))])
+    model = keras.Model(inputs, layers.Dense(3, name="head")(x))
+    coupling, _, _ = check(model, removes=False)
+    assert not coupling.groups
