@@ -189,7 +189,9 @@ def prepare_models(
             with TracedModel(loaded_model) as traced_model:
                 items += _convert_for_runtimes(model.name, traced_model, plan, folder)
         else:
-            costs, path = count_file_costs(model.path, shape, folder / f"{model.name}.tflite")
+            costs, path = count_file_costs(
+                model.path, shape, folder / f"{model.name}.resized.tflite"
+            )
             counted.append(model if costs is None else _add_costs(model, costs))
             items += _pair_with_runtimes(model, plan, path)
     prepared = [item for item in items if isinstance(item, PreparedFile)]

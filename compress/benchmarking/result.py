@@ -171,16 +171,7 @@ class BenchResult(DisplayableResult):
             "versions": {name: _find_version(name) for name in PACKAGES},
             "plan": to_nested(self.plan),
             "models": [{**asdict(item), "path": str(item.path)} for item in self.models],
-            "timed": [
-                {
-                    "model": row.model,
-                    "runtime": row.runtime,
-                    "format": row.format,
-                    "size_bytes": row.size_bytes,
-                    "latency": row.latency.to_json(),
-                }
-                for row in self.timed
-            ],
+            "timed": [asdict(row) for row in self.timed],
             "skipped": [asdict(item) for item in self.skipped],
             "verdicts": self.verdicts(),
         }
@@ -241,8 +232,7 @@ def _format_csv(result: BenchResult) -> str:
     sink = io.StringIO()
     writer = csv.DictWriter(sink, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    for row in rows:
-        writer.writerow({key: "" if value is None else value for key, value in row.items()})
+    writer.writerows(rows)
     return sink.getvalue()
 
 

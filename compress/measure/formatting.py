@@ -5,13 +5,16 @@ from __future__ import annotations
 from compress.data.tasks import is_share
 from compress.measure.latency_record import INTERVAL, MIN_GROUPS, Latency
 
+ROUNDS_UP = 0.9995
+"""Share of a unit from which three significant digits show the whole unit."""
+
 
 def format_count(value: float | None) -> str:
     """Return a count with three significant digits: 950, 12.3 k, 4.56 M."""
     if value is None:
         return "-"
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= limit:
+        if value >= limit * ROUNDS_UP:
             return f"{_format_three_digits(value / limit)} {unit}"
     return f"{value:.0f}"
 
@@ -20,7 +23,7 @@ def format_size(value: float | None) -> str:
     """Return bytes in kB or MB (powers of 1000)."""
     if value is None:
         return "-"
-    return f"{value / 1e6:.2f} MB" if value >= 1e6 else f"{value / 1e3:.1f} kB"
+    return f"{value / 1e6:.2f} MB" if value >= 999_950 else f"{value / 1e3:.1f} kB"
 
 
 def format_share(value: float | None) -> str:
@@ -64,7 +67,7 @@ def format_interval(name: str, ends: tuple[float, float] | None) -> str:
 
 def format_time(milliseconds: float) -> str:
     """Return a time with three significant digits, in ms or, below 1 ms, in us."""
-    value, unit = (milliseconds, "ms") if milliseconds >= 1 else (milliseconds * 1e3, "us")
+    value, unit = (milliseconds, "ms") if milliseconds >= ROUNDS_UP else (milliseconds * 1e3, "us")
     return f"{_format_three_digits(value)} {unit}"
 
 
@@ -72,7 +75,7 @@ def format_latency(value: Latency | None) -> str:
     """Return the median with its 95 % interval or range: `123 us [121, 125]`."""
     if value is None:
         return "not timed"
-    factor = 1 if value.median_ms >= 1 else 1e3
+    factor = 1 if value.median_ms >= ROUNDS_UP else 1e3
     low, high = (
         _format_three_digits(value.low_ms * factor),
         _format_three_digits(value.high_ms * factor),
@@ -95,9 +98,9 @@ def describe_rounds(value: Latency) -> str:
 
 def _format_three_digits(value: float) -> str:
     """Return a number with three significant digits and trailing zeros (5.50)."""
-    if value >= 100:
+    if value >= 100 * ROUNDS_UP:
         return f"{value:.0f}"
-    return f"{value:.2f}" if value < 10 else f"{value:.1f}"
+    return f"{value:.2f}" if value < 10 * ROUNDS_UP else f"{value:.1f}"
 
 
 def format_speedup(value: Latency | None) -> str:

@@ -12,7 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compress.core.errors import InputError, build_unknown_name_error, to_one_line
+from compress.core.errors import (
+    InputError,
+    build_unknown_name_error,
+    extract_reason,
+    to_one_line,
+)
 from compress.core.lazy_modules import tf
 from compress.core.native_output import capture_stderr, silence_logger
 from compress.model.ports import InputShape, fill_input_shapes, require_fixed_sizes
@@ -333,7 +338,7 @@ class SavedModel:
             raise InputError(
                 f"'{self.path}' must run at the sizes {', '.join(map(str, input_shapes))}. "
                 "Received: "
-                f"{to_one_line(str(error).strip().splitlines()[-1].strip(), 300)}."
+                f"{extract_reason(error)}."
             ) from None
 
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from compress.core.arguments import convert_json
 from compress.data.tasks import has_unit
-from compress.measure import formatting
 from compress.measure.file_agreement import can_ship_by_default, describe_low_agreement
 from compress.measure.verdict import FileCandidate, Verdict, build_artifact_verdict, select_file
 from compress.run.compressed_model import read_example_values
@@ -40,14 +39,12 @@ class SelectedFile:
         row: The file.
         val: Its validation metric, on which it was selected.
         title: Description of the role.
-        figure: The value that distinguishes it.
     """
 
     role: str
     row: Row
     val: float
     title: str
-    figure: str
 
 
 @dataclass(frozen=True)
@@ -146,14 +143,10 @@ def select_files(report: Report) -> FileSelection:
         (GOAL, named[0]) if named else (SHIPPED, _select_to_ship(report, ranked, values))
     )
     val = values[row_to_ship.artifact.id]
-    figure = formatting.format_size(row_to_ship.artifact.size_bytes)
-    if row_to_ship.latency is not None:
-        figure = formatting.format_time(row_to_ship.latency.median_ms)
     best = values[ranked[0].artifact.id]
-    title = f"Best validation {metric}"
     chosen = (
-        SelectedFile(role, row_to_ship, val, TITLES[role], figure),
-        SelectedFile(BEST, ranked[0], best, title, formatting.format_metric(metric, best)),
+        SelectedFile(role, row_to_ship, val, TITLES[role]),
+        SelectedFile(BEST, ranked[0], best, f"Best validation {metric}"),
     )
     verdicts = [section.verdict for section in report.sections if section.verdict is not None]
     base = find_original(report, row_to_ship)

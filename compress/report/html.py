@@ -28,7 +28,6 @@ from compress.report.markup import (
     render_template,
     split_interval,
 )
-from compress.report.plot import has_plot
 from compress.report.report_data import Report, Row
 from compress.report.result_screen import (
     format_smaller,
@@ -72,7 +71,7 @@ def render_html(report: Report, *, light: bool = False) -> str:
         style=style,
         live=live_data,
         head=_build_head(report),
-        plot=has_plot(report),
+        plot=bool(report.rows) or any(section.list_panels() for section in report.sections),
         above=[section.render_above() for section in report.sections],
         files=build_files_section(report),
         cards=cards,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.core.quantities import format_threads
 from compress.core.summary import escape_text, truncate_end
-from compress.data.tasks import describe_metric
+from compress.data.tasks import describe_metric, is_share
 from compress.report.report_data import Report, Row
 
 if TYPE_CHECKING:
@@ -49,11 +49,6 @@ def format_kind(variant: str, file_format: str) -> str:
     """
     names = {"dense": "original", "tuned": "fine-tuned"}
     return f"{names.get(variant, variant)} {file_format}"
-
-
-def has_plot(report: Report) -> bool:
-    """Return whether `render_plot` has anything to draw."""
-    return bool(report.rows) or any(section.list_panels() for section in report.sections)
 
 
 def render_plot(report: Report) -> bytes:
@@ -137,32 +132,45 @@ def scale_cost_axis(axes: Axes, xs: Sequence[float], unit: str = "") -> None:
     """
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
-    if max(xs) / min(xs) >= LOG_FROM:
+    if max(xs) >= LOG_FROM * min(xs) > 0:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(EngFormatter(unit, sep=" "))
 
 
-def cut_failures(axes: Axes, heights: list[float], shown: list[float]) -> None:
+def get_metric_unit(name: str) -> tuple[float, str]:
+    """Return the factor and the unit by which plots show a metric: shares are in %.
+
+    Args:
+        name: Name of the metric.
+    """
+    return (100.0, " %") if is_share(name) else (1.0, "")
+
+
+def cut_failures(
+    axes: Axes, heights: list[float], shown: list[float], unit: tuple[float, str] = (100.0, " %")
+) -> None:
     """Crop points far below the best one from the panel and write their number into it.
 
     The limit is 12 percentage points below the best, or three times the distance of the median.
 
     Args:
         axes: Axes of the panel.
-        heights: Heights of all points, in %.
+        heights: Heights of all points.
         shown: Heights that are never cropped.
+        unit: See `get_metric_unit`.
     """
+    factor, sign = unit
     best = max(heights)
-    floor = best - max(12.0, 3.0 * (best - sorted(heights)[len(heights) // 2]))
+    floor = best - max(0.12 * factor, 3.0 * (best - sorted(heights)[len(heights) // 2]))
     # leave room below the lowest point that is never cropped
-    floor = min(floor, min(shown, default=best) - 3.0)
+    floor = min(floor, min(shown, default=best) - 0.03 * factor)
     hidden = sum(height < floor for height in heights)
     if hidden:
         axes.set_ylim(bottom=floor)
         axes.text(
-            0.02, 0.02, f"{hidden} below {floor:.0f} %", transform=axes.transAxes, fontsize=8,
+            0.02, 0.02, f"{hidden} below {floor:.3g}{sign}", transform=axes.transAxes, fontsize=8,
             color=GREY, zorder=5,
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.0},
         )  # fmt: skip
@@ -177,11 +185,12 @@ def _read_cost(row: Row, axis: str) -> float | None:
 def _draw_files_panel(axes: Axes, report: Report, axis: str) -> None:
     """Draw the test metric of all files over one cost, each joined to its original by a line."""
     points = [(row, x) for row in report.rows if (x := _read_cost(row, axis)) is not None]
+    factor, sign = unit = get_metric_unit(report.main)
     # connect each model's original float32 file with the files made from it
     origins = {row.artifact.id: (row, x) for row, x in points}
     for row, x in points:
         base, base_x = origins.get(row.artifact.baseline, (row, x))
-        heights = [item.artifact.test[report.main] * 100 for item in (base, row)]
+        heights = [item.artifact.test[report.main] * factor for item in (base, row)]
         axes.plot([base_x, x], heights, color="#d5d9e0", linewidth=0.9, zorder=1)
     for style, (color, marker) in STYLES.items():
         styled_points = [
@@ -190,7 +199,7 @@ def _draw_files_panel(axes: Axes, report: Report, axis: str) -> None:
         if not styled_points:
             continue
         xs = [x for _, x in styled_points]
-        ys = [row.artifact.test[report.main] * 100 for row, _ in styled_points]
+        ys = [row.artifact.test[report.main] * factor for row, _ in styled_points]
         if axis == "latency":
             spans = [((row.latency.median_ms - row.latency.low_ms) / 1e3,
                       (row.latency.high_ms - row.latency.median_ms) / 1e3)
@@ -201,10 +210,10 @@ def _draw_files_panel(axes: Axes, report: Report, axis: str) -> None:
     # compressed files may have failed; the original models are never cropped
     models = [origins.get(row.artifact.baseline, (row, x))[0] for row, x in points]
     heights, shown = (
-        [row.artifact.test[report.main] * 100 for row in rows]
+        [row.artifact.test[report.main] * factor for row in rows]
         for rows in ([row for row, _ in points], models)
     )
-    cut_failures(axes, heights, shown)
+    cut_failures(axes, heights, shown, unit)
     scale_cost_axis(axes, [x for _, x in points], {"size": "B", "latency": "s"}.get(axis, ""))
     title, costs = AXES[axis]
     if axis == "latency":
@@ -214,4 +223,4 @@ def _draw_files_panel(axes: Axes, report: Report, axis: str) -> None:
     axes.set_title(title, color=INK)
     axes.set_xlabel(costs)
     name = report.main if report.main == "accuracy" else describe_metric(report.main)[0]
-    axes.set_ylabel(f"test {name} in %")
+    axes.set_ylabel(f"test {name}{' in' * bool(sign)}{sign}")

@@ -163,7 +163,7 @@ def read_report(folder: RunFolder) -> Report:
     rows = [
         Row(artifact, latency.get(artifact.id))
         for item in compressed
-        for artifact in item.list_artifacts()
+        for artifact in item.artifacts
     ]
     rows.sort(key=lambda row: (row.artifact.macs, row.artifact.model))
     report = Report(
@@ -179,7 +179,7 @@ def read_report(folder: RunFolder) -> Report:
         # each record may be valid but belong to another run
         metric_sets = [
             *(item.val[variant] for variant in VARIANTS),
-            *(f.test for f in item.list_artifacts()),
+            *(f.test for f in item.artifacts),
         ]
         if any(report.main not in metrics for metrics in metric_sets):
             raise InputError(

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from compress.core.quantities import format_threads
 from compress.core.summary import Summary
-from compress.data.tasks import split_metric_name
 from compress.measure import formatting
 from compress.measure.latency_record import INTERVAL
 from compress.report.file_selection import (
@@ -22,8 +21,10 @@ from compress.report.file_selection import (
     select_files,
 )
 from compress.report.text_report import (
+    build_outputs_table,
     describe_training,
     format_leakage_warnings,
+    format_other_runtimes,
     format_test_metric,
 )
 
@@ -78,26 +79,19 @@ def list_verdict_lines(report: Report, selection: FileSelection) -> list[str]:
     else:
         metric_text = format_test_metric(report, selection.to_ship.row)
         lines = [f"Test {report.main}: {metric_text}"]
-    return [*lines, *_list_output_lines(report, selection), *report.describe_pruned_files()]
+    return [*lines, *_list_output_lines(report), *report.describe_pruned_files()]
 
 
-def _list_output_lines(report: Report, selection: FileSelection) -> list[str]:
+def _list_output_lines(report: Report) -> list[str]:
     """Return a line per output with its metrics before and after; empty for a single output."""
-    if selection.to_ship is None:
-        return []
-    row = selection.to_ship.row
-    original = find_original(report, row)
-    by_output: dict[str, list[str]] = {}
-    for name in report.qualities:
-        output, metric = split_metric_name(name)
-        if output:
-            values = [formatting.format_metric(name, row.artifact.test.get(name))]
-            if original is not None and original is not row:
-                values.insert(0, formatting.format_metric(name, original.artifact.test.get(name)))
-            by_output.setdefault(output, []).append(f"{metric} {' -> '.join(values)}")
-    if len(by_output) < 2:
-        return []
-    return [f"{output}: {', '.join(texts)}" for output, texts in by_output.items()]
+    heads, rows = build_outputs_table(report) or ([], [])
+    return [
+        f"{output}: " + ", ".join(
+            f"{head} {cell}" for head, cell in zip(heads[1:], cells, strict=True)
+            if cell != "-"
+        )
+        for output, *cells in rows
+    ]  # fmt: skip
 
 
 def list_fields(report: Report, shipped: SelectedFile | None) -> tuple[tuple[str, str], ...]:
@@ -187,7 +181,7 @@ def _list_footnotes(report: Report, selection: FileSelection) -> list[str]:
         else:
             records = (item for item in report.compressed if item.model == artifact.model)
             notes += [describe_training(report, record) for record in records]
-        notes += _list_other_times(report, shipped.row)
+        notes += format_other_runtimes(report, artifact.id)
         best = selection.best
         if best.row is not shipped.row:
             val = formatting.format_metric(selection.metric, best.val)
@@ -217,19 +211,3 @@ def _describe_measurement(report: Report) -> str:
         f"{SHIPPED_MARK}ships; metric: {texts[0]}; {texts[1]}; {spread}; faster, smaller: old/new "
         f"against the original's {baseline} file"
     )
-
-
-def _list_other_times(report: Report, row: Row) -> list[str]:
-    """Return the latency of the shipped file on each further runtime, or why there is none."""
-    notes = []
-    for runtime, result in report.others.items():
-        if isinstance(result, str):
-            notes.append(f"{runtime} was not measured: {result}")
-            continue
-        latency = result.get(row.artifact.id)
-        if latency is not None:
-            ratio = "" if latency.baseline == row.artifact.id else f", {latency.ratio:.2f}x faster"
-            notes.append(
-                f"{latency.runtime}: {row.artifact.id} {formatting.format_latency(latency)}{ratio}"
-            )
-    return notes

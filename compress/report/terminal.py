@@ -24,7 +24,7 @@ from compress.measure.graph_files.records import format_shape
 if TYPE_CHECKING:
     from compress.prune.channels import CouplingReport
 
-ELSEWHERE = "A wider terminal and --json have them."
+ELSEWHERE = "A wider terminal and --out have them."
 """Hint for the columns that do not fit a narrow terminal."""
 MAX_NAMES = 4
 GAP = 2
@@ -48,131 +48,89 @@ class ReportTable:
     """A table that adapts to the terminal's width.
 
     Cells are never truncated. If the table is too wide, columns are dropped in the order of `drop`,
-    and a line lists them; then intervals move below their values; finally long names are wrapped.
+    and a line lists them; then long names are wrapped.
 
     Attributes:
         title: Title above the table.
         heads: Headings of the columns.
         left: Headings of left-aligned columns; others are right-aligned.
-        title_left: Whether the title is left-aligned.
         wrap: Headings of text columns that may take several lines.
         drop: Headings of columns that may be dropped, least important first.
-        same: Headings of columns that may be dropped next, if all rows have the same value.
-        elsewhere: Hint for the dropped columns.
     """
 
     title: str
     heads: Sequence[str]
     left: Sequence[str] = ()
-    title_left: bool = False
     wrap: Sequence[str] = ()
     drop: Sequence[str] = ()
-    same: Sequence[str] = ()
-    elsewhere: str = ""
     _rows: list[tuple[str, ...]] = field(default_factory=list, init=False)
-    _sections: set[int] = field(default_factory=set, init=False)
 
     def add_row(self, cells: Sequence[object]) -> None:
         """Add a row of plain texts."""
         self._rows.append(tuple(escape_line(cell) for cell in cells))
 
-    def add_section(self) -> None:
-        """Add space below the last row."""
-        self._sections.add(len(self._rows) - 1)
-
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the table at the available width."""
-        widths, stacked = self._fit_columns(options.max_width)
+        widths = self._fit_columns(options.max_width)
         table = Table(
-            title=to_text(self.title) if self.title else None,
-            box=box.SIMPLE_HEAD,
-            title_justify="left" if self.title_left else "center",
-            show_edge=False,
-            pad_edge=False,
-            padding=(0, GAP - 1, 0, 0),
-        )
+            title=to_text(self.title) if self.title else None, box=box.SIMPLE_HEAD,
+            title_justify="left", show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0),
+        )  # fmt: skip
         for column, width in widths.items():
             head = self.heads[column]
             side = "left" if head in self.left else "right"
             table.add_column(to_text(head), justify=side, width=width, overflow="fold")  # type: ignore[arg-type]
-        for number, row in enumerate(self._rows):
-            table.add_row(*(Text(self._format_cell(row, column, stacked)) for column in widths))
-            if number in self._sections:
-                table.add_section()
+        for row in self._rows:
+            table.add_row(*(Text(row[column]) for column in widths))
         yield Text()
         yield table
-        missing = [column for column in range(len(self.heads)) if column not in widths]
+        missing = [head for column, head in enumerate(self.heads) if column not in widths]
         if missing:
-            hidden_text = ", ".join(self._describe_hidden(column) for column in missing)
-            text = f"Not shown at {options.max_width} columns: {hidden_text}. {self.elsewhere}"
-            yield to_text(text.rstrip(), "dim")
+            text = f"Not shown at {options.max_width} columns: {', '.join(missing)}. {ELSEWHERE}"
+            yield to_text(text, "dim")
 
-    def _fit_columns(self, max_width: int) -> tuple[dict[int, int], bool]:
-        """Return the shown columns with their width, and whether intervals are stacked."""
-        all_columns = [*range(len(self.heads))]
-        order = [self.heads.index(name) for name in self.drop]
-        order += [
-            column for column in map(self.heads.index, self.same)
-            if len({row[column] for row in self._rows}) == 1
-        ]  # fmt: skip
-        for stacked in (False, True):
-            least = {column: self._measure_column(column, stacked)[0] for column in all_columns}
-            kept, dropped = set(all_columns), list[int]()
-            for column in order:
-                if _compute_total_width(least, kept) <= max_width:
-                    break
-                kept.remove(column)
-                dropped.append(column)
-            for column in reversed(dropped):
-                if _compute_total_width(least, kept | {column}) <= max_width:
-                    kept.add(column)
+    def _fit_columns(self, max_width: int) -> dict[int, int]:
+        """Return the shown columns with their width."""
+        sizes = [self._measure_column(column) for column in range(len(self.heads))]
+        least = {column: narrow for column, (narrow, _) in enumerate(sizes)}
+        kept, dropped = set(least), list[int]()
+        for column in map(self.heads.index, self.drop):
             if _compute_total_width(least, kept) <= max_width:
                 break
-        widths = {column: least[column] for column in all_columns if column in kept}
-        self._expand_columns(widths, max_width, stacked)
+            kept.remove(column)
+            dropped.append(column)
+        for column in reversed(dropped):
+            if _compute_total_width(least, kept | {column}) <= max_width:
+                kept.add(column)
+        widths = {column: least[column] for column in least if column in kept}
+        self._expand_columns(widths, sizes, max_width)
         # narrow the widest columns until the table fits or all have the minimum width
         while (excess := _compute_total_width(widths, widths) - max_width) > 0:
             widest = max(widths, key=lambda column: widths[column])
             if widths[widest] <= MIN_COLUMN_WIDTH:
                 break
             widths[widest] = max(MIN_COLUMN_WIDTH, widths[widest] - excess)
-        return widths, stacked
+        return widths
 
-    def _expand_columns(self, widths: dict[int, int], max_width: int, stacked: bool) -> None:
+    def _expand_columns(
+        self, widths: dict[int, int], sizes: Sequence[tuple[int, int]], max_width: int
+    ) -> None:
         """Distribute spare width to headings, then to text columns."""
         texts = [column for column in widths if self.heads[column] in self.wrap]
         for columns in ([column for column in widths if column not in texts], texts):
-            missing_width = {
-                column: self._measure_column(column, stacked)[1] - widths[column]
-                for column in columns
-            }
-            spare = max_width - _compute_total_width(widths, widths)
-            total_missing = sum(missing_width.values())
-            for column, more in missing_width.items():
-                if total_missing and spare > 0:
-                    widths[column] += min(more, spare * more // total_missing)
+            missing = {column: sizes[column][1] - widths[column] for column in columns}
+            spare, total = max_width - _compute_total_width(widths, widths), sum(missing.values())
+            for column, more in missing.items():
+                if total and spare > 0:
+                    widths[column] += min(more, spare * more // total)
 
-    def _measure_column(self, column: int, stacked: bool) -> tuple[int, int]:
+    def _measure_column(self, column: int) -> tuple[int, int]:
         """Return the minimum width of a column, and its width without wrapping."""
-        head = self.heads[column]
-        cells = [self._format_cell(row, column, stacked) for row in self._rows]
-        full = max([cell_len(part) for cell in cells for part in cell.split("\n")], default=0)
+        head, cells = self.heads[column], [row[column] for row in self._rows]
+        full = max(map(cell_len, cells), default=0)
         words = [cell_len(word) for cell in cells for word in cell.split()]
         least = max(words, default=0) if head in self.wrap else full
         return max(least, *map(cell_len, head.split() or [""])), max(full, cell_len(head))
-
-    def _format_cell(self, row: tuple[str, ...], column: int, stacked: bool) -> str:
-        """Return a cell; if stacked, "123 us [121, 125]" in two lines."""
-        cell = row[column]
-        if stacked and self.heads[column] not in self.left:
-            for sign in (" [", " ("):
-                cell = cell.replace(sign, f"\n{sign[1:]}", 1)
-        return cell
-
-    def _describe_hidden(self, column: int) -> str:
-        values = {row[column] for row in self._rows}
-        has_one_value = self.heads[column] in self.same and len(values) == 1
-        return self.heads[column] + (f" ({values.pop()} in every row)" if has_one_value else "")
 
 
 def _compute_total_width(widths: dict[int, int], columns: set[int] | dict[int, int]) -> int:
@@ -249,8 +207,8 @@ def _build_layer_table(analysis: Analysis, shares: dict[str, float], rows: str) 
     heads = [rows, "Class", "Output", "MACs", "share", "Parameters"]
     heads += ["time"] if shares else []
     table = ReportTable(
-        f"{rows}s", heads, (rows, "Class"), title_left=True,
-        drop=("Output", "Class", "share", "Parameters"), elsewhere=ELSEWHERE,
+        f"{rows}s", heads, (rows, "Class"),
+        drop=("Output", "Class", "share", "Parameters"),
     )  # fmt: skip
     shown: set[str] = set()
     for layer in analysis.layers:
@@ -312,8 +270,8 @@ def _build_port_table(graph_file: GraphFile) -> ReportTable:
     quantized = any(port.scale for port in (*graph_file.inputs, *graph_file.outputs))
     heads = ["", "Name", "Shape", "Type", *(("Scale", "Zero point") if quantized else ())]
     table = ReportTable(
-        "Inputs and outputs", heads, ("", "Name", "Shape", "Type"), title_left=True,
-        drop=("Zero point", "Scale") if quantized else (), elsewhere=ELSEWHERE,
+        "Inputs and outputs", heads, ("", "Name", "Shape", "Type"),
+        drop=("Zero point", "Scale") if quantized else (),
     )  # fmt: skip
     for direction, ports in (("input", graph_file.inputs), ("output", graph_file.outputs)):
         for port in ports:
@@ -423,9 +381,7 @@ def _build_coupling_table(
     numbers = ("Number", "MACs", "Parameters", "MACs they take part in")
     left_columns = [name for name in columns if name not in numbers]
     texts = [name for name in left_columns if name != "Kind"]
-    table = ReportTable(
-        title, columns, left_columns, title_left=True, wrap=texts, drop=drop, elsewhere=ELSEWHERE
-    )
+    table = ReportTable(title, columns, left_columns, wrap=texts, drop=drop)
     for row in rows:
         table.add_row(row)
     return table

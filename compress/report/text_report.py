@@ -7,17 +7,13 @@ from typing import TYPE_CHECKING
 from compress.core.quantities import format_threads
 from compress.data.tasks import TASKS, describe_metric, split_metric_name
 from compress.measure import formatting
-from compress.report.file_selection import (
-    select_files,
-)
+from compress.report.file_selection import find_original, select_files
 from compress.run.compressed_model import CompressedModel
 from compress.run.origin import UNKNOWN_TRAINING, TrainingHistory
 
 if TYPE_CHECKING:
     from compress.report.report_data import Report, Row
 
-ELSEWHERE = "A wider terminal, report.html and candidates.csv have them."
-"""Hint for the columns that do not fit a narrow terminal."""
 OUTPUTS_TITLE = "Outputs, test part: original -> chosen"
 NEGLIGIBLE = 0.02
 """Ratios within this distance of 1 are no gain: instances of one file differ as much."""
@@ -40,16 +36,7 @@ def build_outputs_table(report: Report) -> tuple[list[str], list[list[str]]] | N
     selected = select_files(report).to_ship
     if selected is None or len(by_output) < 2:
         return None
-    unpruned_rows = [
-        row
-        for row in report.rows
-        if row.artifact.variant == "dense" and row.artifact.model == selected.row.artifact.model
-    ]
-    # prefer the original in the format of the selected file
-    same_format_rows = [
-        row for row in unpruned_rows if row.artifact.format == selected.row.artifact.format
-    ]
-    original = next(iter(same_format_rows or unpruned_rows), None)
+    original = find_original(report, selected.row)
     metrics = list(dict.fromkeys(metric for names in by_output.values() for metric in names))
     rows = []
     for output, names in by_output.items():
@@ -228,14 +215,21 @@ def format_leakage_warning(record: CompressedModel) -> str:
     )
 
 
-def format_other_runtimes(report: Report) -> list[str]:
-    """Return a line per file of each further runtime, or the reason that it was skipped."""
+def format_other_runtimes(report: Report, file: str = "") -> list[str]:
+    """Return a line per file of each further runtime, or the reason that it was skipped.
+
+    Args:
+        report: The report with the files.
+        file: Id of the only file to list; empty: all files.
+    """
     lines = []
     for runtime, result in report.others.items():
         if isinstance(result, str):
             lines.append(f"{runtime} was not measured: {result}")
             continue
         for name, latency in result.items():
+            if file not in ("", name):
+                continue
             against = (
                 "the baseline"
                 if latency.baseline == name

@@ -97,7 +97,7 @@ def describe_space(
 
 def render_description(description: Description) -> RenderableType:
     """Return the table of parameters, the size of the space and the costs of its models."""
-    from compress.report.terminal import ELSEWHERE, ReportTable, to_text
+    from compress.report.terminal import ReportTable, to_text
 
     shape = " x ".join(str(size) for size in description.input_shape)
     sample_text = f" (of {description.bounds_of} samples)" if description.bounds_of else ""
@@ -118,9 +118,7 @@ def render_description(description: Description) -> RenderableType:
             f"{len(description.failures)} samples gave no model; first {description.failures[0]}"
         )
     heads = ("Parameter", "Values", "Asked if")
-    table = ReportTable(
-        "", heads, heads, wrap=("Values", "Asked if"), drop=("Asked if",), elsewhere=ELSEWHERE
-    )
+    table = ReportTable("", heads, heads, wrap=("Values", "Asked if"), drop=("Asked if",))
     for parameter in description.parameters:
         table.add_row((parameter.name, _format_values(parameter.distribution), parameter.condition))
     title = to_text(f"Space {description.space}, for {description.data} ({shape})", "bold")

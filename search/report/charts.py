@@ -9,6 +9,7 @@ import numpy as np
 from compress.core.pareto import compute_log_costs
 from compress.measure import formatting
 from compress.report.live.charts import Chart, build_line
+from compress.report.plot import get_metric_unit
 from search.report.front import FRONT_COLOUR, STOPPED_COLOUR
 from search.report.importance import REPEATS, Floats, Parameter, rank_parameters, read_parameters
 from search.report.search_report import SearchFacts, SearchReport
@@ -99,6 +100,7 @@ def _build_learning_curves(report: SearchReport) -> Chart | None:
     curves = extract_curves(report.candidates, metric)
     if not curves:
         return None
+    factor, sign = get_metric_unit(metric)
     with_curves = [item for item in report.candidates if item.id in curves]
     max_epoch = max(epoch for points in curves.values() for epoch, _ in points)
     traces, named_groups = [], set[str]()
@@ -109,7 +111,7 @@ def _build_learning_curves(report: SearchReport) -> Chart | None:
         traces.append(
             build_line(
                 epochs,
-                [100 * height for height in heights],
+                [factor * height for height in heights],
                 group,
                 mode="lines+markers",
                 marker={
@@ -131,7 +133,7 @@ def _build_learning_curves(report: SearchReport) -> Chart | None:
                 showlegend=group not in named_groups,
                 meta={"model": item.id},
                 customdata=[item.id] * len(epochs),
-                hovertemplate="%{customdata}, epoch %{x}: %{y:.2f} %",
+                hovertemplate="%{customdata}, epoch %{x}: %{y:.4~g}" + sign,
             )
         )
         named_groups.add(group)
@@ -143,7 +145,7 @@ def _build_learning_curves(report: SearchReport) -> Chart | None:
         traces,
         {
             "xaxis": {"title": {"text": "epoch"}, "dtick": -(-max_epoch // 10)},
-            "yaxis": {"title": {"text": f"validation {metric} in %"}},
+            "yaxis": {"title": {"text": f"validation {metric}{' in' * bool(sign)}{sign}"}},
         },
     )
 

@@ -10,7 +10,14 @@ from compress.data.tasks import is_share
 from compress.measure import formatting
 from compress.report.live.charts import COST, OTHER, QUALITY, Axis, Points
 from compress.report.markup import Cell
-from compress.report.plot import GREY, INK, MAX_LETTERS, cut_failures, scale_cost_axis
+from compress.report.plot import (
+    GREY,
+    INK,
+    MAX_LETTERS,
+    cut_failures,
+    get_metric_unit,
+    scale_cost_axis,
+)
 from search.report.search_report import SearchReport
 from search.study.directory import COMPLETE, STOPPED, Candidate
 from search.study.front import count_epochs
@@ -87,16 +94,17 @@ def draw_front(axes: Axes, report: SearchReport) -> None:
         report: The report of the run.
     """
     metric, cost = report.objectives[:2]
+    factor, sign = unit = get_metric_unit(metric)
     trained = [item for item in report.candidates if item.state == COMPLETE]
     dominated = [item for item in trained if item.id not in report.front]
     front = report.list_front_candidates()
     axes.scatter(
         [getattr(item, cost) for item in dominated],
-        [item.val[metric] * 100 for item in dominated],
+        [item.val[metric] * factor for item in dominated],
         s=26, facecolors="none", edgecolors=GREY, label=f"candidates ({len(dominated)})",
     )  # fmt: skip
     costs = [getattr(item, cost) for item in front]
-    heights = [item.val[metric] * 100 for item in front]
+    heights = [item.val[metric] * factor for item in front]
     axes.step(costs, heights, where="post", color="#0072B2", linewidth=1.2, alpha=0.6)
     axes.scatter(costs, heights, s=44, color="#0072B2", zorder=3, label=f"front ({len(front)})")
     for item, x, y in zip(front, costs, heights, strict=True):
@@ -105,10 +113,11 @@ def draw_front(axes: Axes, report: SearchReport) -> None:
             ha="center", fontsize=8, color=INK,
         )  # fmt: skip
     scale_cost_axis(axes, [getattr(item, cost) for item in trained])
-    cut_failures(axes, [item.val[metric] * 100 for item in trained], heights)
+    cut_failures(axes, [item.val[metric] * factor for item in trained], heights, unit)
     axes.set_title(f"Search: all {report.treatment} candidates", color=INK)
-    axes.set_xlabel("MACs (counted)" if cost == "macs" else f"{cost} (counted)")
-    axes.set_ylabel(f"validation {metric} in %")
+    source = "" if cost == "latency_ms" else " (counted)"
+    axes.set_xlabel(f"{'MACs' if cost == 'macs' else cost}{source}")
+    axes.set_ylabel(f"validation {metric}{' in' * bool(sign)}{sign}")
 
 
 def build_final_section(report: SearchReport) -> dict[str, Any]:

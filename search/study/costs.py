@@ -222,7 +222,11 @@ class PartTimes(Record):
         """See `Record.find_violation`."""
         if len(self.kept) != len(self.whole):
             return f"kept and whole must be of as many models; received: {self.kept}, {self.whole}"
-        return "" if min(self.whole) > 0 else f"whole must be above 0; received: {self.whole}"
+        return (
+            ""
+            if min(self.whole, default=0) > 0
+            else f"whole must be above 0; received: {self.whole}"
+        )
 
     @classmethod
     def from_timing(cls, timing: LatencyMeasurements) -> PartTimes:

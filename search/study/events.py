@@ -122,7 +122,7 @@ def upload_artifacts(study: optuna.Study, folder: SearchFolder) -> None:
     store = optuna.artifacts.FileSystemArtifactStore(base_path=artifact_folder)
     uploaded_sizes: dict[str, int] = study.user_attrs.get(ARTIFACTS_ATTR, {})
     sizes = dict(uploaded_sizes)
-    files = [item.file for record in folder.read_compressed() for item in record.list_artifacts()]
+    files = [item.file for record in folder.read_compressed() for item in record.artifacts]
     for name in (*REPORT_FILES, *files):
         path = folder.path / name
         if not path.is_file() or sizes.get(name) == path.stat().st_size:

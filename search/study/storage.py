@@ -174,8 +174,10 @@ def _add_driver(url: str) -> str:
     """
     scheme, colon, rest = url.partition(":")
     dialect, default_driver, supported_driver = DRIVERS.get(scheme, (scheme, "", ""))
-    if not default_driver or importlib.util.find_spec(default_driver) is not None:
+    if not default_driver:
         return url
+    if importlib.util.find_spec(default_driver) is not None:
+        return f"{dialect}{colon}{rest}"
     require_packages((supported_driver,), f"a storage at {scheme}://")
     return f"{dialect}+{supported_driver}{colon}{rest}"
 

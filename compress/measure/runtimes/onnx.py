@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from compress.core.errors import InputError
+from compress.core.errors import InputError, extract_reason
 from compress.measure.runtimes import Runtime, Session, TensorInfo
 
 
@@ -34,8 +34,9 @@ class OnnxSession(Session):
                 str(path), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # exception classes of its C++ extension
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(f"ONNX Runtime must be able to run '{path}' ({reason}).") from None
+            raise InputError(
+                f"ONNX Runtime must be able to run '{path}' ({extract_reason(error)})."
+            ) from None
         self.inputs = tuple(_build_info(item, path) for item in self._session.get_inputs())
         self.outputs = tuple(_build_info(item, path) for item in self._session.get_outputs())
         self._feeds: dict[str, Any] = {}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.errors import InputError
+from compress.core.errors import InputError, extract_reason
 from compress.measure.runtimes import Session, TensorInfo, onnx
 
 
@@ -37,8 +37,9 @@ class OpenVinoSession(Session):
         try:
             compiled = library.Core().compile_model(str(path), "CPU", settings)
         except Exception as error:  # RuntimeError and exception classes of OpenVINO
-            reason = str(error).strip().splitlines()[-1]
-            raise InputError(f"OpenVINO must be able to run '{path}' ({reason}).") from None
+            raise InputError(
+                f"OpenVINO must be able to run '{path}' ({extract_reason(error)})."
+            ) from None
         self._request = compiled.create_infer_request()
         self.inputs, self.outputs = (
             tuple(map(_build_info, part)) for part in (compiled.inputs, compiled.outputs)

@@ -240,10 +240,10 @@ def export_graphs(report: Report, out: str | Path) -> list[Path]:
         if graphs is None:
             continue
         folder.mkdir(parents=True, exist_ok=True)
-        contents = {"": build_explorer_graphs(record.model, *graphs)}
+        sides = (graphs.before, graphs.after)
+        contents = {"": build_explorer_graphs(record.model, *sides)}
         contents |= {
-            f"-{name.replace(' ', '_')}": data
-            for name, data in build_explorer_data(*graphs).items()
+            f"-{name.replace(' ', '_')}": data for name, data in build_explorer_data(*sides).items()
         }
         for end, content in contents.items():
             path = folder / f"{record.model}{end}.json"

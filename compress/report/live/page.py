@@ -153,7 +153,10 @@ def build_model_charts(report: Report) -> Iterator[Chart]:
         yield from _build_channel_chart(record)
         yield from _build_error_charts(record)
         graphs = read_graphs(folder.get_graphs_path(record.model))
-        if graphs is not None and (chart := build_graph_chart(record.model, *graphs)) is not None:
+        if graphs is None:
+            continue
+        chart = build_graph_chart(record.model, graphs.before, graphs.after)
+        if chart is not None:
             yield chart
 
 

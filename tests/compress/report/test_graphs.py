@@ -23,7 +23,7 @@ from compress.report.live.graphs import (
     compute_macs_change,
     export_graphs,
 )
-from compress.run.compressed_model import CallNode, read_graphs, write_graphs
+from compress.run.compressed_model import CallNode, ModelGraphs, read_graphs
 from compress.run.directory import RunFolder
 from search.report import load_report
 from search.study.directory import SearchFolder
@@ -150,8 +150,9 @@ def test_files_of_a_run(net: Any, folder: SearchFolder, tmp_path: Path) -> None:
         export_graphs(load_report(folder.path), tmp_path / "ex")
     assert not (tmp_path / "ex").exists()
     before = build_call_graph(net)
-    write_graphs(folder.get_graphs_path("0001"), before, smaller(before))
-    assert read_graphs(folder.get_graphs_path("0001")) == (before, smaller(before))
+    graphs = ModelGraphs(before, smaller(before))
+    write_json(folder.get_graphs_path("0001"), graphs.to_json())
+    assert read_graphs(folder.get_graphs_path("0001")) == graphs
     made = export_graphs(load_report(folder.path), tmp_path / "ex")
     assert sorted(path.name for path in made) == [
         "0001-MACs.json", "0001-parameters.json", "0001-what_was_removed.json", "0001.json",
@@ -163,12 +164,12 @@ def test_damaged_graphs_are_refused(net: Any, tmp_path: Path) -> None:
     path = RunFolder(tmp_path).get_graphs_path("m")
     assert read_graphs(path) is None
     before = build_call_graph(net)
-    write_graphs(path, before, before)
+    write_json(path, ModelGraphs(before, before).to_json())
     content = read_json(path)
     content["before"][0]["sources"] = [3]
     write_json(path, content)
-    with pytest.raises(InputError, match="must name calls in their order"):
+    with pytest.raises(InputError, match="sources must be calls in front of the call"):
         read_graphs(path)
     write_json(path, {"before": []})
-    with pytest.raises(InputError, match="Received: none called after"):
+    with pytest.raises(InputError, match="Received: no 'after'"):
         read_graphs(path)

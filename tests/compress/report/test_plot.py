@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from matplotlib.figure import Figure
 
-from compress.report.plot import cut_failures
+from compress.report.plot import cut_failures, get_metric_unit
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,12 @@ def test_nothing_is_cut_where_all_are_near() -> None:
     axes = Figure().add_subplot()
     cut_failures(axes, [99, 95, 90], [99])
     assert not axes.texts
+
+
+def test_a_metric_that_is_no_share_is_cut_in_its_own_unit() -> None:
+    axes = Figure().add_subplot()
+    # the median is 0.97, the best 0.99: the floor is 0.99 - 0.12
+    cut_failures(axes, [0.99, 0.98, 0.97, 0.6, -2.0], [0.99], get_metric_unit("r2"))
+    assert axes.get_ylim()[0] == pytest.approx(0.87)
+    assert [item.get_text() for item in axes.texts] == ["2 below 0.87"]
+    assert get_metric_unit("accuracy") == (100.0, " %")

@@ -19,7 +19,7 @@ def test_what_is_kept_is_read_back(folder: SearchFolder, tmp_path: Path) -> None
     assert study.metric_names == ["accuracy", "macs"]
     (folder.path / "report.html").write_text("<p>")
     (record,) = folder.read_compressed()
-    names = {item.file for item in record.list_artifacts()}
+    names = {item.file for item in record.artifacts}
     for name in names:
         (folder.path / name).parent.mkdir(exist_ok=True)
         (folder.path / name).write_bytes(name.encode())

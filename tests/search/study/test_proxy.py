@@ -164,6 +164,7 @@ def test_drivers_that_are_installed_are_named(monkeypatch: pytest.MonkeyPatch) -
     there |= {"psycopg2", "MySQLdb"}
     for url in ("postgresql://u@h/d", "mysql://u@h/d", "postgresql+asyncpg://u@h/d"):
         assert _add_driver(url) == url
+    assert _add_driver("postgres://u@h/d") == "postgresql://u@h/d"  # SQLAlchemy's only name
 
 
 def test_a_database_that_restarts_loses_nothing(database: Server) -> None:
