@@ -104,7 +104,6 @@ HUBS: Registry[Any] = Registry(
 )
 """Instances of `compress.data.kinds.Kind` by the prefix of a name like `tfds:mnist`."""
 
-_TASKS = f"{_DATA}.tasks"
 TASKS: Registry[Any] = Registry(
     "task",
     {

@@ -17,7 +17,7 @@ import numpy as np
 
 from compress.core.arguments import check_arguments
 from compress.core.errors import InputError, extract_reason, is_input_too_small
-from compress.measure.layer_costs import Analysis, LayerCost, compute_peak_bytes
+from compress.measure.layer_costs import Analysis, LayerCost, compute_peak_bytes, count_bytes
 from compress.measure.rules import (
     CallShapes,
     Shape,
@@ -173,7 +173,7 @@ def _count_step(step: Step, seen: set[int]) -> LayerCost:
         math.prod(window) if isinstance(window, (list, tuple)) else int(window),
     )
     bytes_moved = sum(known_sizes) + sum(
-        int(np.prod(w.shape)) * compute_item_size(str(w.dtype)) for w in weights
+        count_bytes(tuple(weight.shape), str(weight.dtype)) for weight in weights
     )
     return LayerCost(
         step.name,
@@ -211,21 +211,13 @@ def _count_step_macs(step: Step) -> tuple[int | None, str]:
 
 
 def _count_sparse_macs(layer: Any, count: int) -> int:
-    """Return the MACs with a non-zero weight; each weight of a kernel is used equally often."""
-    kernels = [getattr(layer, name, None) for name in ("depthwise_kernel", "pointwise_kernel")]
-    if kernels[0] is None or kernels[1] is None:
-        kernel = getattr(layer, "kernel", None) if count else None
-        return count if kernel is None else round(count * _compute_density(kernel))
-    # both kernels are applied at the same number of positions
-    sizes = [int(np.prod(kernel.shape)) for kernel in kernels if kernel is not None]
-    positions = count / sum(sizes)
-    return round(
-        sum(positions * size * _compute_density(k) for size, k in zip(sizes, kernels, strict=True))
-    )
-
-
-def _compute_density(kernel: Any) -> float:
-    return float(np.count_nonzero(kernel.numpy())) / max(1, int(np.prod(kernel.shape)))
+    """Return the MACs with a non-zero weight; all kernels are applied at the same positions."""
+    names = ("depthwise_kernel", "pointwise_kernel", "kernel")
+    found = (getattr(layer, name, None) for name in names)
+    kernels = [kernel.numpy() for kernel in found if kernel is not None]
+    size = sum(kernel.size for kernel in kernels)
+    nonzero = sum(int(np.count_nonzero(kernel)) for kernel in kernels)
+    return round(count * nonzero / size) if count and size else count
 
 
 # -- shape propagation -----------------------------------------------------------------------
@@ -248,11 +240,7 @@ class SizedTensor:
     @property
     def size_bytes(self) -> int | None:
         """Size in bytes, or None if unknown."""
-        return (
-            None
-            if self.known_shape is None
-            else math.prod(self.known_shape) * compute_item_size(self.dtype)
-        )
+        return None if self.known_shape is None else count_bytes(self.known_shape, self.dtype)
 
 
 @dataclass(frozen=True)
@@ -366,11 +354,3 @@ def _infer_outputs(name: str, node: Node, inputs: Sequence[SizedTensor]) -> list
             f"Layer '{name}' must take inputs of the shape that it has for this input size. "
             f"Received: {shapes} ({extract_reason(error, 160)}).{remedy}"
         ) from None
-
-
-def compute_item_size(dtype: str) -> int:
-    """Return the bytes of one element of a Keras dtype: 4 for float32, 1 for bool and string."""
-    if dtype in ("bool", "string"):
-        return 1
-    digits = "".join(c for c in dtype if c.isdigit())
-    return int(digits) // 8 if digits else 4

@@ -255,7 +255,7 @@ def _summarize_timer(
         ratio_high=ratio.high,
         baseline=base,
         rounds=len(timer.medians),
-        instances=timer.instances,
+        instances=math.ceil(len(timer.medians) / ROUNDS_PER_INSTANCE),
         runs=len(runs),
         threads=entry.threads,
         device=read_cpu_name(),
@@ -292,10 +292,8 @@ class Timer:
 
     def __init__(self, runtime: Runtime, path: Path, threads: int, seed: int) -> None:
         self._runtime, self._path, self._threads, self._seed = runtime, path, threads, seed
-        self.instances = 0
         self.runs: list[npt.NDArray[np.float64]] = []
         self.medians: list[float] = []
-        self.groups: list[int] = []
         self.prepare_session()
         self._session.invoke()
         seconds_per_run = min(self._session.timed(3))
@@ -307,14 +305,12 @@ class Timer:
         self._session: Session = self._runtime.prepare(self._path, self._threads)
         random = np.random.default_rng(self._seed)
         self._session.set_inputs([sample_input(info, random) for info in self._session.inputs])
-        self.instances += 1
 
     def time_block(self) -> None:
         """Time one block and drop its first run."""
         kept = np.asarray(self._session.timed(self._runs_per_block)[1:])
         self.runs.append(kept)
         self.medians.append(float(np.median(kept)))
-        self.groups.append(self.instances)
 
 
 def sample_input(info: TensorInfo, random: np.random.Generator) -> npt.NDArray[Any]:
@@ -337,7 +333,8 @@ def compute_spread(timer: Timer, seed: int, base: Timer | None = None) -> Spread
     values = np.asarray(timer.medians)
     if base is not None:
         values = np.asarray(base.medians) / values
-    return compute_median_spread(values, np.random.default_rng(seed), groups=timer.groups)
+    groups = [index // ROUNDS_PER_INSTANCE for index in range(len(values))]
+    return compute_median_spread(values, np.random.default_rng(seed), groups=groups)
 
 
 class LoadMeter:

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from compress.core.summary import DisplayableResult, Summary
 from compress.measure import formatting
+
+_BITS = {"bool": 8, "string": 8, "bfloat16": 16, "float8_e4m3fn": 8, "float8_e5m2": 8}
+"""Bits of an element, where digits of the dtype's name do not say it."""
+
+
+def count_bytes(shape: Sequence[int], dtype: str) -> int:
+    """Return the bytes of a tensor; elements below a byte are packed.
+
+    Args:
+        shape: All sizes.
+        dtype: Name of the dtype; 32 bits if the name has no digits.
+    """
+    digits = "".join(filter(str.isdigit, dtype))
+    bits = _BITS.get(dtype) or int(digits or 32)
+    return math.ceil(math.prod(shape) * bits / 8)
 
 
 def compute_peak_bytes(

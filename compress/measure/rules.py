@@ -133,16 +133,6 @@ def _build_convolution_rule(*names: str, side: str = "target") -> Rule:
     )
 
 
-_count_convolution = _build_convolution_rule("kernel")
-_count_separable = _build_convolution_rule("depthwise_kernel", "pointwise_kernel")
-# products at the border that "same" padding crops are counted, because kernels compute them
-_count_transposed = _build_convolution_rule("kernel", side="source")
-
-
-def _count_dense(call: CallShapes) -> int:
-    return int(math.prod(call.source) * call.operation.units)
-
-
 def _count_einsum_dense(call: CallShapes) -> int:
     layer = call.operation
     return count_einsum(layer.equation, (1, *call.source), tuple(layer.kernel.shape))
@@ -164,14 +154,6 @@ def _count_cell_macs(cell: Any) -> int:
     if find_named_class(kind).work != "recurrent_cell":
         raise Uncountable(f"no counting rule for recurrent cells of class {kind}")
     return _count_kernel_weights(cell, "kernel", "recurrent_kernel")
-
-
-def _count_rnn(call: CallShapes) -> int:
-    return call.source[0] * _count_cell_macs(call.operation.cell)
-
-
-def _count_cell(call: CallShapes) -> int:
-    return _count_cell_macs(call.operation)
 
 
 def _count_conv_lstm(call: CallShapes) -> int:
@@ -197,10 +179,6 @@ def _count_time_distributed(call: CallShapes) -> int:
     return steps * _count_inner(call.operation.layer, frame, (1, *call.target[1:]))
 
 
-def _count_wrapper(call: CallShapes) -> int:
-    return _count_inner(call.operation.layer, call.inputs[0], call.outputs[0])
-
-
 def _count_inner(layer: Any, source: Shape, target: Shape | None = None) -> int:
     """Return the MACs of a wrapper's inner layer (`target` None: inferred); raise Uncountable."""
     work = find_layer_class(layer).work
@@ -217,22 +195,17 @@ def _count_inner(layer: Any, source: Shape, target: Shape | None = None) -> int:
 # -- attention ------------------------------------------------------------------------------
 
 
-def _count_multi_head(call: CallShapes) -> int:
-    layer = call.operation
-    return _count_attention(call, layer.num_heads, layer.key_dim, layer.value_dim)
-
-
-def _count_grouped_query(call: CallShapes) -> int:
-    layer = call.operation
-    return _count_attention(call, layer.num_query_heads, layer.head_dim, layer.head_dim)
-
-
-def _count_attention(call: CallShapes, heads: int, key_size: int, value_size: int) -> int:
+def _count_attention(call: CallShapes, names: tuple[str, str, str]) -> int:
     """Return the MACs of projections, scores and weighted sums of values.
 
     Axes without attention are batch axes.
+
+    Args:
+        call: The call.
+        names: Attributes with the number of heads and the sizes of keys and values.
     """
     layer = call.operation
+    heads, key_size, value_size = (getattr(layer, name) for name in names)
     query = call.find_shape(0, "query")
     value = call.find_shape(1, "value") or query
     key = call.find_shape(2, "key") or value
@@ -273,21 +246,24 @@ def _count_dot_layer(call: CallShapes) -> int:
 
 
 RULES: dict[str, Rule] = {
-    "convolution": _count_convolution,
-    "transposed": _count_transposed,
-    "depthwise": _count_convolution,
-    "separable": _count_separable,
-    "dense": _count_dense,
+    "convolution": _build_convolution_rule("kernel"),
+    # products at the border that "same" padding crops are counted, because kernels compute them
+    "transposed": _build_convolution_rule("kernel", side="source"),
+    "depthwise": _build_convolution_rule("kernel"),
+    "separable": _build_convolution_rule("depthwise_kernel", "pointwise_kernel"),
+    "dense": lambda call: math.prod(call.source) * call.operation.units,
     "einsum_dense": _count_einsum_dense,
-    "recurrent": _count_rnn,
-    "recurrent_cell": _count_cell,
+    "recurrent": lambda call: call.source[0] * _count_cell_macs(call.operation.cell),
+    "recurrent_cell": lambda call: _count_cell_macs(call.operation),
     "convolutional_lstm": _count_conv_lstm,
     "reversible_embedding": _count_reversible_embedding,
     "bidirectional": _count_bidirectional,
     "time_distributed": _count_time_distributed,
-    "wrapper": _count_wrapper,
-    "multi_head_attention": _count_multi_head,
-    "grouped_query_attention": _count_grouped_query,
+    "wrapper": lambda call: _count_inner(call.operation.layer, call.inputs[0], call.outputs[0]),
+    "multi_head_attention": partial(_count_attention, names=("num_heads", "key_dim", "value_dim")),
+    "grouped_query_attention": partial(
+        _count_attention, names=("num_query_heads", "head_dim", "head_dim")
+    ),
     "dot_attention": _count_dot_attention,
     "additive_attention": _count_additive_attention,
 }
@@ -298,20 +274,12 @@ def _count_batch(rule: Rule, call: CallShapes) -> int:
     return call.inputs[0][0] * rule(call)
 
 
-def _count_matmul_op(call: CallShapes) -> int:
-    return count_matmul(call.find_shape(0, "x1"), call.find_shape(1, "x2"))
-
-
 def count_dot(call: CallShapes) -> int:
     """Return the MACs of `keras.ops.dot`, which contracts the last axis of the first operand."""
     left, right = call.find_shape(0, "x1"), call.find_shape(1, "x2")
     if not left or not right:
         return 0
     return math.prod(left) * math.prod(right) // left[-1]
-
-
-def _count_vdot_op(call: CallShapes) -> int:
-    return math.prod(call.find_shape(0, "x1"))
 
 
 def _count_tensordot_op(call: CallShapes) -> int:
@@ -343,11 +311,6 @@ def _build_kernel_rule(last: int, side: str = "target") -> Rule:
     )
 
 
-_count_raw_convolution = _build_kernel_rule(-1)  # (size ..., channels of a group, filters)
-_count_raw_depthwise = _build_kernel_rule(-2)  # (size ..., channels, multiplier)
-_count_raw_transposed = _build_kernel_rule(-1, side="source")  # (size ..., filters, channels)
-
-
 def _count_raw_separable(call: CallShapes) -> int:
     pointwise = call.find_shape(2, "pointwise_kernel")
     kernels = math.prod(call.find_shape(1, "depthwise_kernel")) + math.prod(pointwise)
@@ -360,15 +323,18 @@ def _count_dot_product_attention(call: CallShapes) -> int:
 
 
 OPERATION_RULES: dict[str, Rule] = {
-    "matmul": _count_matmul_op,
+    "matmul": lambda call: count_matmul(call.find_shape(0, "x1"), call.find_shape(1, "x2")),
     "dot": count_dot,
-    "vdot": _count_vdot_op,
+    "vdot": lambda call: math.prod(call.find_shape(0, "x1")),
     "tensordot": _count_tensordot_op,
     "einsum": _count_einsum_op,
-    "raw_convolution": _count_raw_convolution,
-    "raw_depthwise": _count_raw_depthwise,
+    # (size ..., channels of a group, filters)
+    "raw_convolution": _build_kernel_rule(-1),
+    # (size ..., channels, multiplier)
+    "raw_depthwise": _build_kernel_rule(-2),
     "raw_separable": _count_raw_separable,
-    "raw_transposed": _count_raw_transposed,
+    # (size ..., filters, channels)
+    "raw_transposed": _build_kernel_rule(-1, side="source"),
     "dot_product_attention": _count_dot_product_attention,
 }
 """Rules of raw operations, by `LayerClass.work`."""

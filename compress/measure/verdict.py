@@ -96,19 +96,24 @@ class MetricLimit:
         return f"limit {formatting.format_change(metric, 0.0 - (self.max_drop or 0.0), short=True)}"
 
 
-def compare_files(values: Floats | None, original: Floats | None) -> Difference | None:
+def compare_files(
+    values: Floats | None, original: Floats | None, comparisons: int = 1
+) -> Difference | None:
     """Return the difference of a file's metric from the original's on the same examples.
 
     Args:
         values, original: Metric per example, (n,), see `compress.core.statistics.compare_examples`.
             If both are the same object, the file is the original and the difference is 0.
+        comparisons: Number of differences for which the interval must hold.
 
     Returns:
         None if values are unknown or belong to other examples.
     """
     if values is None or original is None or values.shape != original.shape:
         return None
-    return Difference(0.0, 0.0, 0.0) if values is original else compare_examples(values, original)
+    if values is original:
+        return Difference(0.0, 0.0, 0.0)
+    return compare_examples(values, original, comparisons=comparisons)
 
 
 @dataclass(frozen=True)
@@ -370,9 +375,8 @@ def is_worse(values: Floats | None, best_values: Floats | None, comparisons: int
             is unknown or if they are of different examples.
         comparisons: Number of differences for which the interval must hold.
     """
-    if values is None or best_values is None or values.shape != best_values.shape:
-        return False
-    return compare_examples(values, best_values, comparisons=comparisons).high < 0
+    difference = compare_files(values, best_values, comparisons)
+    return difference is not None and difference.high < 0
 
 
 def _negate_costs(candidate: FileCandidate) -> list[float]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from compress.core.arguments import convert_json
 from compress.core.arrays import open_npz
-from compress.core.atomic_files import read_json, replace_file, write_json
+from compress.core.atomic_files import read_json, replace_file
 from compress.core.errors import InputError
 from compress.core.statistics import Floats
 from compress.data.tasks import MEANING, is_metric, is_share
@@ -228,7 +228,7 @@ class CompressedModel(Record):
     seconds: float
     device: str
     notes: tuple[str, ...]
-    artifacts: tuple[dict[str, Any], ...]
+    artifacts: tuple[Artifact, ...]
     channels: dict[str, Any] | None = field(default=None, metadata={"shape": _Channels | None})
     compressed: str = ""
     val_learnt: bool = False
@@ -240,17 +240,13 @@ class CompressedModel(Record):
 
     def find_violation(self) -> str:
         """Return the first violation of a rule, or ""; see `Record.find_violation`."""
-        try:
-            files = self.list_artifacts()
-        except InputError as error:
-            return str(error).rstrip(".")
         for variant in VARIANTS:
             if variant not in self.val:
                 return f"val must hold '{variant}'; received: {', '.join(self.val) or 'nothing'}"
         if self.as_long is not None and not {"val", "test"} <= self.as_long.keys():
             received = ", ".join(self.as_long) or "nothing"
             return f"as_long must hold 'val' and 'test'; received: {received}"
-        if not self.compressed and all(item.variant == "dense" for item in files):
+        if not self.compressed and all(item.variant == "dense" for item in self.artifacts):
             return "artifacts must hold a compressed file; received: none"
         if any(item["size"] < 1 for item in self.weights["pruned"]):
             return "weights.pruned must be layers of at least one weight; received: one of none"
@@ -264,12 +260,8 @@ class CompressedModel(Record):
         """The name of the compressed model in files."""
         if self.compressed:
             return self.compressed
-        ids = [item["id"] for item in self.artifacts if item["variant"] != "dense"]
-        return str(ids[0]).rpartition(".")[0]
-
-    def list_artifacts(self) -> list[Artifact]:
-        """Return the artifacts as records."""
-        return [Artifact.from_json(content) for content in self.artifacts]
+        ids = [item.id for item in self.artifacts if item.variant != "dense"]
+        return ids[0].rpartition(".")[0]
 
 
 def read_compressed_model(path: Path) -> CompressedModel:
@@ -280,7 +272,7 @@ def read_compressed_model(path: Path) -> CompressedModel:
     """
     record = read_record(path, CompressedModel)
     check_record_name(path, record.model)
-    for item in record.list_artifacts():
+    for item in record.artifacts:
         file_path = PurePosixPath(item.file)
         if (
             item.model != record.model
@@ -378,39 +370,30 @@ class CallNode(Record):
 
 
 Nodes = tuple[CallNode, ...]
-SIDES = ("before", "after")
 
 
-def write_graphs(path: Path, before: Nodes, after: Nodes) -> None:
-    """Write the graphs of a model before and after compression."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = {
-        name: [node.to_json() for node in nodes]
-        for name, nodes in zip(SIDES, (before, after), strict=True)
-    }
-    write_json(path, content)
+@dataclass(frozen=True)
+class ModelGraphs(Record):
+    """Calls of a model before and after compression; each reads only earlier ones."""
+
+    before: Nodes
+    after: Nodes
+
+    def find_violation(self) -> str:
+        """Return the first violation of a rule, or ""; see `Record.find_violation`."""
+        calls = [*enumerate(self.before), *enumerate(self.after)]
+        if any(not 0 <= source < index for index, node in calls for source in node.sources):
+            return "sources must be calls in front of the call; received: another"
+        return ""
 
 
-def read_graphs(path: Path) -> tuple[Nodes, Nodes] | None:
+def read_graphs(path: Path) -> ModelGraphs | None:
     """Read the graphs of a model before and after compression; return None if there are none.
 
     Raises:
         InputError: The file is corrupt.
     """
-    if not path.exists():
-        return None
-    content = read_json(path)
-    graphs = []
-    for name in SIDES:
-        part = content.get(name)
-        if not isinstance(part, list):
-            raise InputError(f"'{path}' must hold two graphs. Received: none called {name}.")
-        nodes = tuple(CallNode.from_json(item, path) for item in part)
-        for index, node in enumerate(nodes):
-            if any(not 0 <= source < index for source in node.sources):
-                raise InputError(f"'{path}' must name calls in their order. Received: another.")
-        graphs.append(nodes)
-    return graphs[0], graphs[1]
+    return read_record(path, ModelGraphs) if path.exists() else None
 
 
 def write_example_values(folder: RunFolder, file: str, part: str, values: Floats) -> None:

@@ -150,12 +150,15 @@ class RunFolder:
 
         It is the main one if it has measurements or no runtime has, else the first that has.
         """
-        names: tuple[str, ...] = (MAIN_RUNTIME, *RUNTIMES)
-        for name in names:
-            path = self.get_latency_path(name)
-            if path.exists() and "skipped" not in read_json(path):
-                return name
-        return MAIN_RUNTIME
+        return next(
+            (
+                name
+                for name in (MAIN_RUNTIME, *RUNTIMES)
+                if (path := self.get_latency_path(name)).exists()
+                and "skipped" not in read_json(path)
+            ),
+            MAIN_RUNTIME,
+        )
 
     def claim(
         self,

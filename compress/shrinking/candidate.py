@@ -143,11 +143,6 @@ class ShrinkFolder(RunFolder):
     def _folders(self) -> tuple[Path, ...]:
         return (*super()._folders, self.candidate_records)
 
-    def create_subfolders(self) -> None:
-        """Create the folders of models, files and records."""
-        for subfolder in (self.models, self.exports, self.candidate_records):
-            subfolder.mkdir(parents=True, exist_ok=True)
-
     def get_record_path(self, name: str) -> Path:
         """Return the path of a candidate's record.
 
@@ -334,8 +329,7 @@ def write_candidate_file(model: keras.Model, format: str, folder: Path, *, shipp
                 kind = "int8" if format == "onnx_int8" else "float32"
                 return onnx.write_for_runtime(traced, kind, folder / "shipped", inputs)
             return litert.write_for_runtime(traced, format, folder / "shipped", inputs)
-    except ConversionFailed as error:
-        reason = error.reason
-    except RunFailed as error:
-        reason = str(error)
-    raise RunFailed(f"A pruned model could not be converted to {format}: {reason}")
+    except (ConversionFailed, RunFailed) as error:
+        reason = error.reason if isinstance(error, ConversionFailed) else str(error)
+        message = f"A pruned model could not be converted to {format}: {reason}"
+        raise RunFailed(message) from None

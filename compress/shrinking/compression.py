@@ -34,7 +34,7 @@ from compress.model.io import load_model, save_model
 from compress.model.layer_patches import describe_excluded_layers
 from compress.plan import Plan, TeacherChoice
 from compress.plan.keywords import COMPRESS_MODEL
-from compress.run.compressed_model import SIDES, Artifact, CompressedModel, Nodes, write_graphs
+from compress.run.compressed_model import Artifact, CompressedModel, ModelGraphs, Nodes
 from compress.run.directory import LOG, RunFolder
 from compress.run.logs import append_epoch
 from compress.run.origin import read_training
@@ -169,7 +169,7 @@ def compress_model(
     (record,) = (item for item in report.compressed if item.model == job.name)
     files_by_format = {
         item.format: folder.path / item.file
-        for item in record.list_artifacts()
+        for item in record.artifacts
         if item.variant == "pruned"
     }
     return CompressResult(
@@ -268,7 +268,7 @@ def compress_stage(job: CompressionJob, folder: RunFolder, command: str) -> Comp
         device=context.device.describe(),
         notes=(*job.notes, *pruned.notes, *describe_excluded_layers(model), *reasons),
         val_learnt=job.is_trained_on_validation,
-        artifacts=tuple(artifact.to_json() for artifact in artifacts),
+        artifacts=tuple(artifacts),
         finetuned=pruned.epochs,
         dense_epochs=past_training.epochs,
         dense_begun=past_training.is_continued,
@@ -295,7 +295,10 @@ def write_decisions(folder: RunFolder, artifacts: Sequence[Artifact], data: Data
     decisions_by_file = {name: np.load(path) for name, path in paths.items() if path.exists()}
     if not decisions_by_file or not len(data.test):
         return
+    from sklearn.metrics import confusion_matrix
+
     labels = np.asarray(data.test.y).reshape(-1).astype(np.int64)
+    classes = range(data.num_classes)
     files = {}
     for item in artifacts:
         decisions, baseline_decisions = (
@@ -316,7 +319,7 @@ def write_decisions(folder: RunFolder, artifacts: Sequence[Artifact], data: Data
         ]
         files[item.id] = {
             "baseline": item.baseline,
-            "confusion": compute_confusion_matrix(labels, decisions, data.num_classes).tolist(),
+            "confusion": confusion_matrix(labels, decisions, labels=classes).tolist(),
             "differ": int((decisions != baseline_decisions).sum()),
             "examples": examples,
         }
@@ -328,32 +331,15 @@ def write_decisions(folder: RunFolder, artifacts: Sequence[Artifact], data: Data
         path.unlink(missing_ok=True)
 
 
-def compute_confusion_matrix(labels: Indices, decided: Indices, classes: int) -> Indices:
-    """Return the number of examples of each class (row) predicted as each class (column).
-
-    Args:
-        labels: Class of each example, (n,).
-        decided: Predicted class of each example, (n,).
-        classes: Number of classes.
-
-    Example:
-        >>> compute_confusion_matrix(np.array([0, 0, 1]), np.array([0, 1, 1]), 2).tolist()
-        [[1, 1], [0, 1]]
-    """
-    return np.bincount(labels * classes + decided, minlength=classes * classes).reshape(
-        classes, classes
-    )
-
-
 def _find_differing(
     labels: Indices, baseline_decisions: Indices, decisions: Indices
 ) -> Iterator[int]:
     """Yield up to `EXAMPLES` changed decisions: newly wrong, then newly right, then others."""
-    is_different = baseline_decisions != decisions
-    lost = np.flatnonzero(is_different & (baseline_decisions == labels))
-    won = np.flatnonzero(is_different & (decisions == labels))
-    neither = np.flatnonzero(is_different & (baseline_decisions != labels) & (decisions != labels))
-    yield from np.concatenate([lost, won, neither])[:EXAMPLES]
+    changed = np.flatnonzero(baseline_decisions != decisions)
+    rank = np.select(
+        [(baseline_decisions == labels)[changed], (decisions == labels)[changed]], [0, 1], 2
+    )
+    yield from changed[np.argsort(rank, kind="stable")][:EXAMPLES]
 
 
 def _encode_picture(data: Dataset, index: int) -> str:
@@ -404,9 +390,9 @@ def save_graphs(
     times_by_side = times or {}
     timed_graphs = [
         _add_times(nodes, times_by_side.get(side, {}))
-        for nodes, side in zip(graphs, SIDES, strict=True)
+        for nodes, side in zip(graphs, ("before", "after"), strict=True)
     ]
-    write_graphs(folder.get_graphs_path(name), timed_graphs[0], timed_graphs[1])
+    write_json(folder.get_graphs_path(name), ModelGraphs(*timed_graphs).to_json())
 
 
 def _add_times(nodes: Nodes, times: Mapping[str, float]) -> Nodes:

@@ -34,8 +34,8 @@ from compress.prune.channels.selection.latency_measurement import (
 from compress.prune.channels.selection.target import CostFunction
 
 if TYPE_CHECKING:
-    from compress.prune.channels.coupling.groups import Coupling, Mask
-    from compress.prune.channels.selection.allowed_counts import AllowedCounts
+    from compress.prune.channels.coupling.groups import Coupling
+    from compress.prune.channels.selection.allowed_counts import AllowedCounts, Selection
     from compress.prune.channels.selection.latency_model import LatencyModel
     from compress.shrinking.candidate import OriginalFiles
     from compress.shrinking.compression_job import CompressionJob
@@ -62,20 +62,16 @@ class Configuration:
     present: npt.NDArray[np.int64] | None
 
     @classmethod
-    def from_mask(
-        cls, coupling: Coupling, mask: Mask, removed_blocks: tuple[Block, ...] = ()
-    ) -> Configuration:
-        """Return the configuration of a mask and removed blocks, with the blocks nested in them.
+    def from_selection(cls, coupling: Coupling, selection: Selection) -> Configuration:
+        """Return the configuration of a selection, with the blocks nested in removed ones.
 
         Args:
             coupling: Coupling groups of the model.
-            mask: Kept units, True for each.
-            removed_blocks: Blocks that are removed.
+            selection: Its kept units and removed blocks.
         """
+        mask, blocks = selection.mask, selection.removed_blocks
         kept = np.array([np.count_nonzero(mask[group.units]) for group in coupling.groups])
-        return cls(
-            kept, encode_present_blocks(coupling, removed_blocks) if removed_blocks else None
-        )
+        return cls(kept, encode_present_blocks(coupling, blocks) if blocks else None)
 
 
 def encode_present_blocks(

@@ -348,7 +348,7 @@ def _time_with_runtime(name: str, folder: RunFolder, plan: Plan, on_progress: On
     artifacts = [
         item
         for record in folder.read_compressed()
-        for item in record.list_artifacts()
+        for item in record.artifacts
         if item.format in runtime.exported
     ]
     if path.exists() and list(read_json(path)) == [item.id for item in artifacts]:

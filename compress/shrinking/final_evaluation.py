@@ -45,7 +45,7 @@ from compress.shrinking.goals import (
 )
 from compress.shrinking.planner import Planner
 from compress.shrinking.prune_and_train import FineTuner, quantize_and_evaluate
-from compress.shrinking.ship import ShippedFile, write_ship_folder
+from compress.shrinking.ship import write_ship_folder
 
 UNUSED = 0.1
 """Unused share of a goal above which the reason is noted."""
@@ -84,7 +84,7 @@ def finish_shrink(
         record_files(planner, candidates, folder, command, start_time)
     measure_stage(folder, job.plan, context.on_progress)
     (record,) = (item for item in folder.read_compressed() if item.model == job.name)
-    files = record.list_artifacts()
+    files = record.artifacts
     original = next(
         item
         for item in files
@@ -133,11 +133,13 @@ def finish_shrink(
     path = write_ship_folder(
         folder,
         job.model if candidate is None else builder.read_model(candidate),
-        ShippedFile(
-            job.name, original, chosen, measured, job.plan.runtime, job.plan.latency.threads
-        ),
+        original,
+        chosen,
+        measured,
         context.data,
         {"lines": lines, "steps": _describe_steps(planner, chosen, candidate), "notes": notes},
+        runtime=job.plan.runtime,
+        threads=job.plan.latency.threads,
     )
     write_json(
         folder.outcome,
@@ -197,7 +199,7 @@ def record_files(
         seconds=time.monotonic() - start_time,
         device=job.context.device.describe(),
         notes=(*dict.fromkeys(planner.notes), *describe_excluded_layers(job.model)),
-        artifacts=tuple(item.to_json() for item in artifacts),
+        artifacts=tuple(artifacts),
         dense_epochs=past_training.epochs,
         dense_begun=past_training.is_continued,
         each={candidate.name: candidate.epochs for candidate in candidates if not candidate.whole},

@@ -188,14 +188,11 @@ class GoalFitter:
         """
         if self.job.device_times is None:
             return {}
-        configuration = self._to_configuration(selection)
+        configuration = Configuration.from_selection(self.job.coupling, selection)
         return {
             name: self.build_estimates(name).estimate_costs(configuration)["latency"]
             for name in formats
         }
-
-    def _to_configuration(self, selection: Selection) -> Configuration:
-        return Configuration.from_mask(self.job.coupling, selection.mask, selection.removed_blocks)
 
     def estimate_layer_ms(self, selection: Selection, format: str) -> dict[str, dict[str, float]]:
         """Return the milliseconds of each layer before and after; {} without a latency model.
@@ -210,7 +207,7 @@ class GoalFitter:
         unit_counts = np.array([len(group.units) for group in self.job.coupling.groups])
         configurations = {
             "before": Configuration(unit_counts, None),
-            "after": self._to_configuration(selection),
+            "after": Configuration.from_selection(self.job.coupling, selection),
         }
         return {
             side: {
@@ -296,7 +293,7 @@ class GoalFitter:
                 continue
             measured.add(selection.key)
             small = build_pruned_model(self.job.coupling, selection.mask, selection.removed_blocks)
-            configuration = self._to_configuration(selection)
+            configuration = Configuration.from_selection(self.job.coupling, selection)
             costs = self._measure_costs(small, format, goals.keys() - estimated_costs)
             costs |= {key: estimates.estimate_costs(configuration)[key] for key in estimated_costs}
             used_share = max(costs[key] / goal for key, goal in goals.items())

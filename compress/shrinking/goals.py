@@ -268,12 +268,10 @@ def build_goal_error(
     )
     remedy = "Ask for more, lower min_kept or round_to, or name other formats."
     if other_costs:
-        texts = {}
-        for name, costs_in_format in other_costs.items():
-            costs_text = ", ".join(
-                format_cost(key, value) for key, value in costs_in_format.items()
-            )
-            texts[name] = f"{name} ({costs_text})"
+        texts = {
+            name: f"{name} ({', '.join(format_cost(key, value) for key, value in costs.items())})"
+            for name, costs in other_costs.items()
+        }
         within = [
             texts[name]
             for name, costs_in_format in other_costs.items()

@@ -7,7 +7,6 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,25 +58,6 @@ FEEDING = {
 feed.py imports beside NumPy."""
 
 
-@dataclass(frozen=True)
-class ShippedFile:
-    """The file to deploy and the original, as its model card compares them.
-
-    Attributes:
-        name: Name of the original model.
-        original, artifact: The original's file and the deployed file, with their metrics.
-        measured: Latencies and memory of both.
-        runtime, threads: Runtime and threads of the latencies.
-    """
-
-    name: str
-    original: Artifact
-    artifact: Artifact
-    measured: Measurements
-    runtime: str
-    threads: int
-
-
 def ship_selected_file(
     report: Report,
     folder: RunFolder,
@@ -121,44 +101,47 @@ def ship_selected_file(
     write_ship_folder(
         folder,
         load_original(name) if artifact.variant == "dense" else load_model(path),
-        ShippedFile(
-            artifact.model,
-            original,
-            artifact,
-            Measurements(times, {}, relative=True),
-            folder.find_timed_runtime(),
-            threads,
-        ),
+        original,
+        artifact,
+        Measurements(times, {}, relative=True),
         data,
         {
             "lines": [selection.verdict.line] if selection.verdict is not None else [],
             "steps": steps,
             "notes": record.notes,
         },
+        runtime=folder.find_timed_runtime(),
+        threads=threads,
     )
 
 
 def write_ship_folder(
     folder: RunFolder,
     model: keras.Model,
-    shipped: ShippedFile,
+    original: Artifact,
+    small: Artifact,
+    measured: Measurements,
     data: Dataset,
     card_values: Mapping[str, Any],
+    *,
+    runtime: str,
+    threads: int,
 ) -> Path:
     """Write ship/ anew, in one atomic step.
 
     Args:
         folder: Folder of the files.
         model: Keras model of the deployed file.
-        shipped: The deployed file and the original's.
+        original, small: The original's file and the deployed file, with their metrics.
+        measured: Latencies and memory of both.
         data: Data (scaling, labels, one example).
         card_values: Contents of the model card: "lines" (goals and results), "steps" (steps of the
             compression), "notes".
+        runtime, threads: Runtime and threads of the latencies.
 
     Returns:
         The deployed file in the ship folder.
     """
-    small = shipped.artifact
     source, model_name = folder.path / small.file, small.id.rpartition(".")[0]
     folder.path.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.path, prefix=".ship-") as temporary:
@@ -180,14 +163,14 @@ def write_ship_folder(
             "README.md.jinja",
             file=file.name,
             format=small.format,
-            model=shipped.name,
+            model=small.model,
             version=__version__,
             date=f"{datetime.now(UTC):%Y-%m-%d}",
             keras=f"{model_name}.keras",
             tested=f"{small.tested or 0:,}",
             feeding=feeding,
             metadata=format_yaml(build_metadata(file.name, feeding["library"], small, data)),
-            **_tabulate_figures(folder, shipped, data),
+            **_tabulate_figures(folder, (original, small), measured, data, runtime, threads),
             **card_values,
         )
         write_text(new_folder / "README.md", card)
@@ -219,20 +202,24 @@ def _write_example(path: Path, file: Path, model: keras.Model, data: Dataset) ->
     return scaling
 
 
-def _tabulate_figures(folder: RunFolder, shipped: ShippedFile, data: Dataset) -> dict[str, Any]:
+def _tabulate_figures(
+    folder: RunFolder,
+    files: tuple[Artifact, Artifact],
+    measured: Measurements,
+    data: Dataset,
+    runtime: str,
+    threads: int,
+) -> dict[str, Any]:
     """Return the rows of the card's table, and a text on how they were measured."""
-    original, small, measured = shipped.original, shipped.artifact, shipped.measured
-    files = (original, small)
+    original, small = files
     rows: list[tuple[str, ...]] = []
     for metric in small.test:
         rows.append((f"test {metric}", *(_format_metric(metric, item, data) for item in files), ""))
     for title, attribute in (("MACs", "macs"), ("parameters", "params")):
         counts = getattr(original, attribute), getattr(small, attribute)
-        rows.append((title, *map(formatting.format_count, counts), f"{counts[0] / counts[1]:.2f}"))
-    resident = [
-        try_measure_resident(folder.path / item.file, shipped.runtime, shipped.threads)
-        for item in files
-    ]
+        ratio = f"{counts[0] / max(1, counts[1]):.2f}"
+        rows.append((title, *map(formatting.format_count, counts), ratio))
+    resident = [try_measure_resident(folder.path / item.file, runtime, threads) for item in files]
     sizes: dict[str, list[int | None]] = {
         "file": [item.size_bytes for item in files],
         "arena": [measured.memory.get(item.id) for item in files],
@@ -251,13 +238,13 @@ def _tabulate_figures(folder: RunFolder, shipped: ShippedFile, data: Dataset) ->
     first, second = (measured.times.get(item.id) for item in files)
     measurement_notes = ["MACs and parameters are counted."]
     if first and second:
-        threads = "1 thread" if second.threads == 1 else f"{second.threads} threads"
+        threads_text = "1 thread" if second.threads == 1 else f"{second.threads} threads"
         ends = f"{second.ratio:.2f} [{second.ratio_low:.2f}, {second.ratio_high:.2f}]"
         rows.append(
             ("latency", *(formatting.format_time(item.median_ms) for item in (first, second)), ends)
         )
         measurement_notes.append(
-            f"Latency is measured: {second.runtime}, {second.device}, {threads}, "
+            f"Latency is measured: {second.runtime}, {second.device}, {threads_text}, "
             f"batch 1, medians of {second.runs:,} runs of {second.instances} instances; "
             "in brackets the 95 % interval of the ratio."
         )

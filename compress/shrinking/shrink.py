@@ -215,9 +215,8 @@ class ShrinkResult(DisplayableResult):
             path: The folder; existing files with the same names are replaced.
         """
         target = Path(path)
-        target.mkdir(parents=True, exist_ok=True)
-        for file in self.file.parent.iterdir():
-            shutil.copyfile(file, target / file.name)
+        if target.resolve() != self.file.parent.resolve():
+            shutil.copytree(self.file.parent, target, dirs_exist_ok=True)
         return target / self.file.name
 
 
@@ -243,7 +242,6 @@ def shrink_stage(job: CompressionJob, folder: RunFolder, command: str) -> Compre
     """
     start_time = clock.monotonic()
     shrink_folder = ShrinkFolder(folder.path / "shrunk" / job.name)
-    shrink_folder.create_subfolders()
     shrink_folder.remove_half_written()
     planner = build_planner(job, shrink_folder, TimeBudget(job.plan.goal.seconds))
     try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from compress.core.errors import FeasibleError, RunFailed
-from compress.core.statistics import compare_examples
+from compress.measure.verdict import compare_files
 from compress.run.directory import LOG
 from compress.run.records import Record, find_too_low
 from compress.shrinking.candidate import TRAINED, Candidate
@@ -341,6 +341,5 @@ def _is_better(
         )
         for candidate in (best, recipe)
     )
-    if best_values is None or recipe_values is None or best_values.shape != recipe_values.shape:
-        return False
-    return compare_examples(best_values, recipe_values, comparisons=comparisons).low > 0
+    difference = compare_files(best_values, recipe_values, comparisons)
+    return difference is not None and difference.low > 0

@@ -135,7 +135,6 @@ class StepRunner:
                 is_trained_on_validation=job.get("val_learnt", False),
             )
             folder = ShrinkFolder(self._folder.path / "shrunk" / name)
-            folder.create_subfolders()
             self._builder = key, create_builder(prepared, folder, is_exclusive=False)
         return self._builder[1]
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from compress.core.summary import DisplayableResult, Summary
 from compress.measure import formatting
-from compress.measure.layer_costs import Analysis
+from compress.measure.layer_costs import Analysis, count_bytes
 from compress.measure.rules import Shape
 from compress.model.file_formats import ForeignModel
 
@@ -74,10 +74,7 @@ class Tensor:
         """Size in bytes, or None if unknown."""
         if self.known_shape is None or self.dtype in ("string", "resource", "variant"):
             return None
-        digits = "".join(filter(str.isdigit, self.dtype))
-        bits_by_name = {"bool": 8, "bfloat16": 16, "float8_e4m3fn": 8, "float8_e5m2": 8}
-        bits = bits_by_name.get(self.dtype) or (int(digits) if digits else 32)
-        return math.ceil(self.elements * bits / 8)
+        return count_bytes(self.known_shape, self.dtype)
 
 
 @dataclass(eq=False)

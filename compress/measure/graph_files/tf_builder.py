@@ -19,7 +19,7 @@ import tensorflow as tf
 from tensorflow.core.framework import node_def_pb2
 from tensorflow.python.framework import convert_to_constants, function_def_to_graph
 
-from compress.core.errors import InputError, to_one_line
+from compress.core.errors import InputError, extract_reason
 from compress.core.native_output import capture_stderr, silence_logger
 from compress.measure.graph_files.counting import count_graph
 from compress.measure.graph_files.records import Graph, Operator, Tensor
@@ -60,7 +60,7 @@ def count_saved_model(model: SavedModel, sizes: Sequence[tuple[int, ...]]) -> An
         except Exception as error:  # many exception classes of protobuf and TensorFlow
             raise InputError(
                 f"The graph of '{model.path}' must be readable with its variables as constants. "
-                f"Received: {to_one_line(str(error).strip().splitlines()[0], 300)}."
+                f"Received: {extract_reason(error)}."
             ) from None
     return count_graph(graph, TENSORFLOW)
 
@@ -390,8 +390,6 @@ def _evaluate_constant(tensor: Any, max_operations: int = 32) -> Any:
     if not max_operations or (size is not None and size > 4096):
         return None
     operation = tensor.op
-    if operation.type in ("Placeholder", "While", "If"):
-        return None
     rule = _RULES.get(operation.type)
     if rule is None:
         static = operation.type in ("Const", "Shape", "Size", "Rank")

@@ -98,19 +98,14 @@ def build_interpolation_matrix(
     """
     matrix = np.zeros((len(channel_counts), len(picked)))
     for row, channel_count in enumerate(channel_counts):
-        columns = np.array(
-            [
-                column
-                for column, index in enumerate(picked)
-                if not tiled
-                or compute_alignment(channel_counts[index]) == compute_alignment(channel_count)
-            ]
-        )
-        at = np.array([channel_counts[picked[column]] for column in columns], np.float64)
-        below, share = find_intervals(np.array(float(channel_count)), at)
-        matrix[row, columns[below]] = 1.0 - share
-        if share:
-            matrix[row, columns[below + 1]] = share
+        columns = [
+            column
+            for column, index in enumerate(picked)
+            if not tiled
+            or compute_alignment(channel_counts[index]) == compute_alignment(channel_count)
+        ]
+        at = [channel_counts[picked[column]] for column in columns]
+        matrix[row, columns] = [np.interp(channel_count, at, unit) for unit in np.eye(len(at))]
     return matrix
 
 

@@ -107,11 +107,6 @@ class LatencyTable(Record):
         """
         return replace(self, calls=tuple(self[key] for key in dict.fromkeys(keys)))
 
-    @property
-    def estimated_calls(self) -> tuple[CallTime, ...]:
-        """Calls whose times are estimates."""
-        return tuple(call for call in self.calls if not call.is_measured)
-
     def merge(self, other: LatencyTable) -> LatencyTable:
         """Return the union of both tables; times of the other table take precedence.
 

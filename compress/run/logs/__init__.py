@@ -197,7 +197,7 @@ class FileSource:
         path = self._folder.get_latency_path(self._folder.find_timed_runtime())
         timed = read_json(path) if path.exists() else {}
         for record in self._folder.read_compressed():
-            for item in record.list_artifacts():
+            for item in record.artifacts:
                 values = {f"test/{name}": value for name, value in item.test.items()}
                 values |= {f"validation/{name}": value for name, value in item.val.items()}
                 values |= {f"cost/{name}": float(getattr(item, name)) for name in COSTS}

@@ -199,7 +199,7 @@ def test_the_reason_of_a_crash_reaches_the_record_and_the_report(
     write_data_record(folder, sequences)
     work = RunContext(sequences, plan, cpu)
     record = compress_stage(prepare_job(lstm, Path("m.keras"), work), folder, "paretune")
-    made = record.list_artifacts()
+    made = record.artifacts
     assert [item.format for item in made] == ["float32", "float32"]
     assert {item.baseline for item in made} == {"m.float32"}
     crash = "was not made: LiteRT's converter crashed on model 'tiny_lstm' (int16x8): segmentation"

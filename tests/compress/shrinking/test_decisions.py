@@ -20,7 +20,7 @@ from compress.data import Dataset
 from compress.report.live.page import build_file_panels
 from compress.run.compressed_model import read_decisions
 from compress.run.directory import RunFolder
-from compress.shrinking.compression import EXAMPLES, compute_confusion_matrix, write_decisions
+from compress.shrinking.compression import EXAMPLES, write_decisions
 from compress.shrinking.file_evaluation import save_decisions
 from tests.compress.report.test_report import artifact
 
@@ -39,15 +39,6 @@ def written(digits: Dataset, tmp_path: Path) -> tuple[RunFolder, np.ndarray, np.
         save_decisions(folder, item.id, scores, digits, 0.0)
     write_decisions(folder, files, digits)
     return folder, dense, small
-
-
-def test_confusion_is_scikit_learns(digits: Dataset) -> None:
-    rng = np.random.default_rng(1)
-    labels, decided = rng.integers(0, 7, 300), rng.integers(0, 7, 300)
-    np.testing.assert_array_equal(
-        compute_confusion_matrix(labels, decided, 7),
-        confusion_matrix(labels, decided, labels=range(7)),
-    )
 
 
 def test_what_is_written(

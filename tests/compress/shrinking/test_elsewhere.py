@@ -132,7 +132,7 @@ def test_the_time_of_another_runtime(
     asked = {**QUICK, "round_to": 16, "runtimes": [runtime], "formats": ["onnx"]}
     result = shrink(wide, digits, latency=0.8, out=tmp_path / "out", **asked)
     (record,) = result.report.compressed
-    (small,) = [item for item in record.list_artifacts() if item.variant == "pruned"]
+    (small,) = [item for item in record.artifacts if item.variant == "pruned"]
     assert small.macs < count_macs(wide).macs
     assert result.file.suffix == ".onnx"
     rows = {row.artifact.id: row.latency for row in result.report.rows}

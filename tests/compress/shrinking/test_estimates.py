@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from compress.exporting.batch_conversion import write_latency_files
 from compress.plan import ChannelOptions
 from compress.prune.channels.analysis import analyze_coupling
-from compress.prune.channels.selection.allowed_counts import compute_allowed_counts
+from compress.prune.channels.selection.allowed_counts import Selection, compute_allowed_counts
 from compress.prune.channels.selection.latency_measurement import (
     build_pruned_models,
     sample_kept_counts,
@@ -79,10 +80,12 @@ def test_blocks_that_leave_take_inner_ones_along() -> None:
 
     coupling = analyze_coupling(model)
     blocks = list_blocks(coupling)
-    choice = Configuration.from_mask(coupling, np.ones(coupling.unit_count, bool), (blocks[0],))
+    whole = SimpleNamespace(mask=np.ones(coupling.unit_count, bool), removed_blocks=())
+    part = SimpleNamespace(mask=whole.mask, removed_blocks=(blocks[0],))
+    choice = Configuration.from_selection(coupling, cast(Selection, part))
     assert choice.present is not None
     assert choice.present.tolist() == [0 if b.index in (0, *blocks[0].inner) else 1 for b in blocks]
-    assert Configuration.from_mask(coupling, np.ones(coupling.unit_count, bool)).present is None
+    assert Configuration.from_selection(coupling, cast(Selection, whole)).present is None
 
 
 @pytest.mark.parametrize("format", ["float32", "int8"])

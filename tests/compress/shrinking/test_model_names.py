@@ -47,8 +47,8 @@ def compressed(
     compress_stage(prepare_job(model, Path("m.keras"), work), folder, "c")
     (record,) = folder.read_compressed()
     assert folder.get_model_path(record.compressed_name).is_file()
-    assert record.list_artifacts()
-    for artifact in record.list_artifacts():
+    assert record.artifacts
+    for artifact in record.artifacts:
         name = record.compressed_name if artifact.variant == "pruned" else "m"
         assert artifact.id == f"{name}.float32"
         assert (place / artifact.file).is_file()
@@ -119,7 +119,7 @@ def test_a_model_of_open_sizes_is_compressed_at_the_datas(
     full = 64 * 9 * 32 + 64 * 9 * 32 * 32 + 16 * 9 * 32 * 64 + 640
     assert record.channels is not None
     assert record.channels["macs"][0] == full
-    dense, small = record.list_artifacts()
+    dense, small = record.artifacts
     assert (dense.macs, small.macs) == tuple(record.channels["macs"])
     assert small.macs == pytest.approx(0.5 * full, rel=0.02)
     assert dense.unsupported == small.unsupported == ()

@@ -189,7 +189,7 @@ def test_an_interrupted_run_tells_no_files_and_goes_on(folder: SearchFolder) -> 
         pass
     kinds = [event.kind for event in made]
     assert kinds.count("candidate") == len(folder.read_candidates())
-    assert kinds.count("file") == len(next(iter(folder.read_compressed())).list_artifacts())
+    assert kinds.count("file") == len(next(iter(folder.read_compressed())).artifacts)
 
 
 @pytest.mark.usefixtures("plugged")
@@ -230,8 +230,8 @@ def test_what_a_search_and_a_compression_tell(folder: SearchFolder) -> None:  # 
     told = {event.item: event.points[0].values for event in files.new(last=True)}
     timed = json.loads(folder.latency.read_text())
     (record,) = folder.read_compressed()
-    assert set(told) == {item.id for item in record.list_artifacts()}
-    for item in record.list_artifacts():
+    assert set(told) == {item.id for item in record.artifacts}
+    for item in record.artifacts:
         assert told[item.id]["test/accuracy"] == item.test["accuracy"]
         assert told[item.id]["cost/gzip_bytes"] == item.gzip_bytes
         if item.id in timed:
