@@ -24,6 +24,7 @@ from compress.core.arrays import (
     unwrap_columns,
 )
 from compress.core.errors import InputError
+from compress.core.lazy_modules import tf
 from compress.core.module_loading import describe_error
 
 BATCH_SIZE = 256
@@ -179,8 +180,6 @@ def _iter_tf_data(
     data: Any, input_shape: tuple[int | None, ...] | None
 ) -> Iterator[tuple[Any, ...]]:
     """Yield a finite `tf.data.Dataset` as tuples of array batches; single examples are batched."""
-    import tensorflow as tf
-
     if int(data.cardinality()) == tf.data.INFINITE_CARDINALITY:
         raise InputError(
             "A tf.data.Dataset must end. Received: one without an end (repeat). Give "
@@ -206,8 +205,6 @@ def _iter_tf_data(
 
 
 def _infer_rank(spec: Any) -> Any:
-    import tensorflow as tf
-
     first = tf.nest.flatten(spec)[0]
     return getattr(getattr(first, "shape", None), "rank", None)
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from compress.core.arrays import iterate_batches
 from compress.core.errors import InputError, to_one_line
+from compress.core.lazy_modules import tf
 from compress.data.kinds import (
     ARRAY,
     IMAGE,
@@ -180,8 +181,6 @@ def _iter_records(path: Path) -> Iterator[list[bytes]]:
     Raises:
         InputError: A record is corrupt.
     """
-    import tensorflow as tf
-
     compression = "GZIP" if path.suffix.lower() == ".gz" else ""
     records = tf.data.TFRecordDataset([str(path)], compression_type=compression).batch(BATCH_SIZE)
     batches, count = records.as_numpy_iterator(), 0
@@ -224,8 +223,6 @@ def _check_complete(path: Path, count: int) -> None:
 
 def _parse_features(record: bytes, record_name: str) -> Any:
     """Return the features of a serialized `tf.train.Example`; raise InputError if it has none."""
-    import tensorflow as tf
-
     example = tf.train.Example()
     try:
         example.ParseFromString(record)
@@ -265,8 +262,6 @@ def _iter_batches(
     files: Mapping[str, Sequence[Path]], layout: Layout, roles: Roles
 ) -> Iterator[tuple[str, Batch, Sequence[str]]]:
     """Yield the part and features of batches of records, and the records' names for errors."""
-    import tensorflow as tf
-
     formats: dict[str, tuple[int, str]] = {}
     for part, path in ((part, path) for part, paths in files.items() for path in paths):
         records_read = 0
@@ -328,8 +323,6 @@ def _convert_column(values: Array, kind: str, name: str, rows: Sequence[str]) ->
 
 def _decode_image(content: bytes, name: str, row: str) -> Array:
     """Return an encoded image as bytes (H, W, C), the first frame of several; raise if corrupt."""
-    import tensorflow as tf
-
     try:
         # only the first frame of animations
         image: Array = tf.io.decode_image(content, expand_animations=False).numpy()
@@ -375,8 +368,6 @@ def _prepare_builder(source: str) -> Any:
 
 def _read_spec(stream: Any, source: str) -> tuple[Any, Any]:
     """Return the `tf.TensorSpec` of x and of y; raise InputError if one is no plain tensor."""
-    import tensorflow as tf
-
     for part in stream.element_spec:
         if not isinstance(part, tf.TensorSpec):
             raise InputError(

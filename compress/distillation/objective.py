@@ -6,11 +6,12 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy.typing as npt
 
 from compress.core.errors import InputError
+from compress.core.lazy_modules import keras, tf
 from compress.data import Dataset, Preprocessing
 from compress.data.tasks import VOID, Several, Task
 from compress.distillation.hints import Hint, make_hints
@@ -32,9 +33,6 @@ from compress.plan.fields import to_nested
 from compress.plugins import LOGIT_LOSSES
 from compress.train import Batch, LabelObjective
 from compress.train.predict import Predictor
-
-if TYPE_CHECKING:
-    import keras
 
 
 @contextlib.contextmanager
@@ -210,8 +208,6 @@ class DistillObjective(LabelObjective):
 
     def _compute_logit_loss(self, name: str, loss: LogitLoss, batch: Batch) -> Any:
         """Return the logit loss of one output, (batch,)."""
-        import tensorflow as tf
-
         logits = tf.cast(batch.given[name_logits(name)], tf.float32)
         task = self.task.parts[name]
         labels = batch.labels[name] if name else batch.labels
@@ -243,8 +239,6 @@ def _evaluate_teachers(
     teachers: Teachers, models: Sequence[keras.Model], data: Dataset
 ) -> tuple[dict[str, float], list[str]]:
     """Return the validation metrics of the blended teachers, and a warning if at chance level."""
-    import tensorflow as tf
-
     task = data.task
     with teachers.prepare():
 
@@ -273,8 +267,6 @@ def _evaluate_teachers(
 
 def _find_random_layers(student: keras.Model) -> list[str]:
     """Return a note if the student has layers that augment its inputs at random."""
-    import keras
-
     layer_names = [
         layer.name
         for layer in list_layers(student)

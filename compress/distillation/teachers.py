@@ -26,6 +26,7 @@ from compress.core.arguments import convert_json
 from compress.core.arrays import list_arrays, list_named_arrays, take_examples
 from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import InputError
+from compress.core.lazy_modules import keras, tf
 from compress.core.memory_budget import get_current_budget
 from compress.data import Dataset, Preprocessing
 from compress.data.tasks import UNLABELLED, Task
@@ -38,8 +39,6 @@ from compress.model.rebuild import read_layer_config
 from compress.model.recording import record_program
 
 if TYPE_CHECKING:
-    import keras
-
     from compress.distillation.hints import Hint
 
 BATCH = 256
@@ -109,8 +108,6 @@ class Teachers:
             "teacher_logits" (batch, teachers, ..., outputs) and "teacher_hint<i>" for each hint;
             for several outputs "teacher_logits_<name>".
         """
-        import tensorflow as tf
-
         logits: dict[str, list[Any]] = {name: [] for name in self._task.parts}
         hint_outputs = {}
         for (view, has_features), order, scaling in zip(
@@ -157,8 +154,6 @@ def name_logits(name: str) -> str:
 
 def describe_structure(program: Program) -> str:
     """Return a description of a program that does not depend on automatically numbered names."""
-    import keras
-
     lines = []
     numbers = count()
 
@@ -216,8 +211,6 @@ def blend_logits(logits: Any, activation: str, temperature: float) -> Any:
         Hinton, Vinyals & Dean 2015, section 1 (ensembles: the arithmetic mean of the predictive
         distributions).
     """
-    import tensorflow as tf
-
     count = int(logits.shape[1])
     if count == 1:
         return logits[:, 0]
@@ -362,8 +355,6 @@ def _fill_cache(
     cache_folder: Path | None,
 ) -> None:
     """Compute the rows from `start` on."""
-    import tensorflow as tf
-
     total = len(data.train)
     sizes = [values.shape[1:] for values in list_arrays(data.train.x)]
     size = min(find_batch_size(teachers.models, BATCH, input_shapes=sizes), total)

@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from compress.core.atomic_files import write_bytes
 from compress.core.errors import InputError, RunFailed, to_one_line
+from compress.core.lazy_modules import keras, tf
 from compress.core.module_loading import FORMAT_PACKAGES, require_packages
 from compress.exporting.conversions import ConversionFailed, convert
 from compress.exporting.litert import configure_converter, write_calibrated
@@ -30,9 +31,6 @@ from compress.model.keras_internals import prepare_tf2onnx
 from compress.model.normalization_statistics import use_batch_statistics
 from compress.model.recording import record_program
 from compress.plan import ONNX_FORMATS
-
-if TYPE_CHECKING:
-    import keras
 
 RECURRENT = {**dict.fromkeys(FUSED, FUSED_LSTMS), **dict.fromkeys(ONNX_FORMATS, LOOPS)}
 """Computation of recurrent layers by format; formats that are not listed do not change it."""
@@ -81,8 +79,6 @@ def convert_litert_graph(
         outputs: Names of the outputs.
         kind: See `write_latency_files`.
     """
-    import tensorflow as tf
-
     from compress.exporting.tflite_editing import quantize_byte_inputs
 
     converter: Any = tf.compat.v1.lite.TFLiteConverter.from_frozen_graph(
@@ -104,7 +100,6 @@ def convert_onnx_graph(graph: str, path: str, inputs: list[str], outputs: list[s
         inputs: Names of the inputs of the graph.
         outputs: Names of the outputs.
     """
-    import tensorflow as tf
     import tf2onnx
 
     prepare_tf2onnx()
@@ -231,9 +226,6 @@ def _write_graph(models: Sequence[keras.Model], file: Path) -> tuple[list[Port],
     Raises:
         RunFailed: A model cannot be traced.
     """
-    import keras
-    import tensorflow as tf
-
     tensors = [tensor for model in models for tensor in model.inputs]
     specs = [
         tf.TensorSpec((tensor.shape[0] or 1, *tensor.shape[1:]), tensor.dtype, name=f"x{index}")

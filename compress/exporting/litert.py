@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from compress.core.atomic_files import replace_file
 from compress.core.errors import InputError, RunFailed
+from compress.core.lazy_modules import keras, tf
 from compress.exporting.conversions import convert, explain_failures
 from compress.exporting.recurrent import FUSED
 from compress.exporting.tracing import (
@@ -22,9 +23,6 @@ from compress.exporting.tracing import (
 )
 from compress.plan.output import INT16, QAT
 from compress.plugins import CALIBRATORS
-
-if TYPE_CHECKING:
-    import keras
 
 CONVERTER = "LiteRT's converter"
 CALIBRATED = ("int8", INT16)
@@ -198,8 +196,6 @@ def convert_litert(saved: str, path: str, kind: str, calibration: str | None) ->
         calibration: File of calibration examples, see `compress.exporting.tracing.write_examples`;
             None: no calibration.
     """
-    import tensorflow as tf
-
     from compress.exporting.tflite_editing import quantize_byte_inputs, quantize_lstms
 
     converter: Any = tf.lite.TFLiteConverter.from_saved_model(saved)
@@ -220,8 +216,6 @@ def configure_converter(converter: Any, kind: str, examples: Sequence[Any]) -> A
         examples: Calibration examples for int8 and int16x8, each a list of arrays, or arrays by
             input name if the model has a signature.
     """
-    import tensorflow as tf
-
     sets = tf.lite.OpsSet
     if kind == "sparse":
         converter.optimizations = [tf.lite.Optimize.EXPERIMENTAL_SPARSITY]

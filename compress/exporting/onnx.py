@@ -20,13 +20,14 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from compress.core.atomic_files import replace_file, write_bytes
 from compress.core.errors import InputError
+from compress.core.lazy_modules import keras, tf
 from compress.core.module_loading import FORMAT_PACKAGES, ONNX_PACKAGES, require_packages
 from compress.exporting.conversions import convert, explain_failures
 from compress.exporting.tracing import (
@@ -42,9 +43,6 @@ from compress.exporting.tracing import (
 )
 from compress.model.keras_internals import prepare_tf2onnx
 from compress.plan.output import ONNX_QAT
-
-if TYPE_CHECKING:
-    import keras
 
 _NUMBER = re.compile(r"__\d+")
 CONVERTER = "the ONNX converter"
@@ -173,7 +171,6 @@ def convert_onnx(
         opset: See `export_onnx`.
         whole_numbers: See `write_onnx`.
     """
-    import tensorflow as tf
     import tf2onnx
 
     prepare_tf2onnx()

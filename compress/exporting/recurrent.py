@@ -18,16 +18,14 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from compress.model.keras_internals import list_layers
+from compress.core.lazy_modules import keras, tf
+from compress.model.keras_internals import list_layers, set_attributes
 from compress.plan.output import QAT
-
-if TYPE_CHECKING:
-    import keras
 
 Array = npt.NDArray[np.float32]
 FUSED = ("float32", "float16", "dynamic", QAT)
@@ -78,19 +76,14 @@ def replace_recurrent(
         model: Any model; nested layers (Bidirectional) are included.
         functions: Replacement by the name of the Keras class: "LSTM" or "GRU".
     """
-    layers = [
-        (layer, functions[kind])
+    calls = [
+        (layer, "call", _build_call(layer, layer.call, functions[kind]))
         for layer, kind in _find_plain_layers(model)
         # a layer that several models share is patched once
         if kind in functions and "call" not in vars(layer)
     ]
-    for layer, function in layers:
-        layer.call = _build_call(layer, layer.call, function)
-    try:
+    with set_attributes(calls):
         yield
-    finally:
-        for layer, _ in layers:
-            del layer.call
 
 
 def has_lstms(model: keras.Model) -> bool:
@@ -116,8 +109,6 @@ def compute_lstm(sequences: Any, weights: Weights) -> tuple[Any, Any]:
         Hochreiter & Schmidhuber 1997, "Long Short-Term Memory"; the forget gate of Gers et al.
         2000.
     """
-    import tensorflow as tf
-
     kernel, recurrent, bias = weights
 
     def step(features: Any, hidden: Any, state: Any) -> tuple[Any, Any]:
@@ -143,8 +134,6 @@ def compute_gru(sequences: Any, weights: LayerWeights) -> tuple[Any, Any]:
         Cho et al. 2014, "Learning Phrase Representations using RNN Encoder-Decoder", in the cuDNN
         variant.
     """
-    import tensorflow as tf
-
     kernel, recurrent, biases = weights.traced()
     input_bias, state_bias = tf.unstack(biases)
 
@@ -209,8 +198,6 @@ RecurrentFunction = Callable[[Any, LayerWeights], tuple[Any, Any]]
 
 def _run_loop(sequences: Any, step: Callable[..., Any], units: int, states: int) -> tuple[Any, Any]:
     """Run a step function over sequences, with zero initial states."""
-    import tensorflow as tf
-
     count, length, features = sequences.shape
     inputs = tf.TensorArray(tf.float32, length, element_shape=(count, features))
     inputs = inputs.unstack(tf.transpose(sequences, [1, 0, 2]))
@@ -229,8 +216,6 @@ def _run_loop(sequences: Any, step: Callable[..., Any], units: int, states: int)
 
 def _find_plain_layers(model: keras.Model) -> Iterator[tuple[Any, str]]:
     """Yield the recurrent layers that converters have an operation for, with their class names."""
-    import keras
-
     kinds = {keras.layers.LSTM: "LSTM", keras.layers.GRU: "GRU"}
     for layer in list_layers(model):
         kind = kinds.get(type(layer))
@@ -248,16 +233,12 @@ def _find_plain_layers(model: keras.Model) -> Iterator[tuple[Any, str]]:
 
 def _build_call(layer: Any, keras_call: Any, function: RecurrentFunction) -> Any:
     """Return a `call` by `function`; states, masks, training and open sizes use `keras_call`."""
-    import keras
-
     traced = partial(_read_weights, layer, keras.ops.convert_to_tensor)
     weights = LayerWeights(_read_weights(layer, np.asarray), traced)
 
     def call(
         sequences: Any, initial_state: Any = None, mask: Any = None, training: bool = False
     ) -> Any:
-        import tensorflow as tf
-
         has_known_shape = None not in tuple(sequences.shape)
         if initial_state is not None or mask is not None or training or not has_known_shape:
             return keras_call(sequences, initial_state=initial_state, mask=mask, training=training)
@@ -282,8 +263,6 @@ def _read_weights(layer: Any, read: Callable[[Any], Any]) -> Weights:
 
 def _compute_fused_lstm(sequences: Any, weights: LayerWeights) -> tuple[Any, Any]:
     """Compute an LSTM as one LiteRT operation; see `RecurrentFunction`."""
-    import tensorflow as tf
-
     kernel, recurrent, bias = weights.values
     shut, shut_weights = compute_shut_feature(kernel, recurrent, bias)
     count, _, features = sequences.shape
@@ -308,7 +287,6 @@ def _build_fusable_lstm() -> Any:
     the computation. The function computes the same outputs, except that it returns the given zero
     states, which are not used.
     """
-    import tensorflow as tf
 
     def lstm(
         sequences: Any, hidden: Any, state: Any, kernel: Any, recurrent: Any, bias: Any

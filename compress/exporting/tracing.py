@@ -11,25 +11,23 @@ import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import InputError, RunFailed
+from compress.core.lazy_modules import keras, tf
 from compress.core.native_output import capture_stderr, silence_logger
 from compress.exporting.recurrent import FUSED_LSTMS, LOOPS, has_lstms, replace_recurrent
 from compress.model.copies import convert_index_inputs, convert_to_float32
 from compress.model.file_formats import SavedModel
 from compress.model.io import save_model
-from compress.model.keras_internals import list_layers
+from compress.model.keras_internals import list_layers, set_attributes
 from compress.model.layer_patches import disable_training_layers, reduce_range
 from compress.model.ports import pack_inputs
-
-if TYPE_CHECKING:
-    import keras
 
 Port = tuple[str, tuple[int, ...], str]
 Examples: TypeAlias = npt.NDArray[Any] | Sequence[npt.NDArray[Any]]
@@ -153,8 +151,6 @@ class TracedModel(Convertible):
 
     def _write(self, form: str, folder: Path) -> None:
         """Write a SavedModel of float32 inference to a folder, with layers patched for the form."""
-        import keras
-
         model = self._float32
         signature = [
             keras.InputSpec(shape=shape, dtype=kind, name=name) for name, shape, kind in self.ports
@@ -210,8 +206,6 @@ class TracedSavedModel(Convertible):
 
     def _write(self, form: str, folder: Path) -> None:
         """Write the signature as a SavedModel with numbered port names; the form has no effect."""
-        import tensorflow as tf
-
         names = [name for name, _, _ in self._source.inputs]
         outputs = [name for name, _, _ in self._source.outputs]
         numbers = number_names("output", len(outputs))
@@ -316,9 +310,6 @@ def _use_plain_operations(model: keras.Model) -> Iterator[None]:
     Keras wraps grouped convolutions in an XLA-compiled function, to have gradients on a CPU.
     TensorFlow computes the exact GELU with Erfc. tf2onnx supports neither.
     """
-    import keras
-    import tensorflow as tf
-
     grouped = [
         layer
         for layer in list_layers(model)
@@ -327,8 +318,7 @@ def _use_plain_operations(model: keras.Model) -> Iterator[None]:
         and layer.data_format == "channels_last"
         and layer.padding in ("same", "valid")
     ]
-    for layer in grouped:
-        layer.call = lambda inputs, layer=layer: _convolve_grouped(layer, inputs)
+    calls = [(layer, "call", partial(_convolve_grouped, layer)) for layer in grouped]
     original_gelu = tf.nn.gelu
 
     def compute_gelu(features: Any, approximate: bool = False, name: str | None = None) -> Any:
@@ -336,19 +326,12 @@ def _use_plain_operations(model: keras.Model) -> Iterator[None]:
             return original_gelu(features, approximate=True, name=name)
         return 0.5 * features * (1.0 + tf.math.erf(features / math.sqrt(2.0)))
 
-    tf.nn.gelu = compute_gelu
-    try:
+    with set_attributes([*calls, (tf.nn, "gelu", compute_gelu)]):
         yield
-    finally:
-        tf.nn.gelu = original_gelu
-        for layer in grouped:
-            del layer.call
 
 
 def _convolve_grouped(layer: Any, inputs: Any) -> Any:
     """Return a grouped convolution layer's outputs by one TensorFlow operation, without XLA."""
-    import tensorflow as tf
-
     x = tf.nn.convolution(
         inputs,
         tf.convert_to_tensor(layer.kernel.value),

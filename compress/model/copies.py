@@ -27,7 +27,7 @@ from compress.model.keras_internals import (
     is_graph,
     is_tracked,
     list_layers,
-    mark_uncompiled,
+    set_attributes,
     update_derived_state,
 )
 from compress.model.layers import is_keras
@@ -222,7 +222,7 @@ def clone_model(
         model.inputs if is_sequential else model.input,
     )
     # Keras would compile the clone from a config, in which users' functions are only names
-    with mark_uncompiled(model):
+    with set_attributes([(model, "compiled", False)]):
         cloned = keras.models.clone_model(
             model,
             inputs,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress.core.arrays import concat_examples, count_examples, map_columns, take_examples
-from compress.core.errors import InputError
+from compress.core.errors import InputError, is_input_too_small
 from compress.core.lazy_modules import keras
 from compress.data.dataset import PredictFunction
 from compress.data.label_inference import Head, Heads
@@ -17,7 +17,7 @@ from compress.data.parts import list_example_shapes
 from compress.data.tasks import Task
 from compress.model.activations import find_batch_size
 from compress.model.compile_config import CompiledOutput, read_compiled_outputs
-from compress.model.copies import fix_input_shapes
+from compress.model.copies import find_index_inputs, fix_input_shapes
 from compress.model.keras_internals import find_producer, is_graph
 from compress.model.ports import (
     flatten_inputs,
@@ -316,15 +316,26 @@ def is_probability_output(model: keras.Model, task: Task, name: str = "") -> boo
     scales = np.repeat([1.0, 100.0], 8)
     random = np.random.default_rng(0)
 
-    def sample_input(tensor: Any) -> Any:
-        shape = tuple(8 if size is None else size for size in tensor.shape[1:])
-        if "int" in str(tensor.dtype):
-            return np.zeros((16, *shape), str(tensor.dtype))
-        samples = random.normal(size=(16, *shape)) * scales.reshape(-1, *[1] * len(shape))
-        return samples.astype(np.float32)
+    indices = find_index_inputs(model)
 
-    model_inputs = pack_inputs(model, [sample_input(tensor) for tensor in model.inputs])
-    outputs = keras.tree.flatten(model(model_inputs, training=False))
+    def run_model(open_size: int) -> list[Any]:
+        examples = []
+        for index, tensor in enumerate(model.inputs):
+            shape = tuple(size or open_size for size in tensor.shape[1:])
+            if index in indices or "int" in str(tensor.dtype):
+                examples.append(np.zeros((16, *shape), str(tensor.dtype)))
+            else:
+                samples = random.normal(size=(16, *shape)) * scales.reshape(-1, *[1] * len(shape))
+                examples.append(samples.astype(np.float32))
+        values: list[Any] = keras.tree.flatten(model(pack_inputs(model, examples), training=False))
+        return values
+
+    try:
+        outputs = run_model(8)
+    except ValueError as error:
+        if not is_input_too_small(error):
+            raise
+        outputs = run_model(64)
     index = list_output_names(model).index(name) if name else 0
     rows = np.asarray(outputs[index], np.float64)
     if task.activation == "sigmoid":

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -182,11 +182,27 @@ def skip_random_initializers() -> Iterator[None]:
             initializer = keras.initializers.Zeros()
         original(variable, initializer)
 
-    Variable._initialize_with_initializer = initialize
-    try:
+    with set_attributes([(Variable, "_initialize_with_initializer", initialize)]):
         yield
-    finally:
-        Variable._initialize_with_initializer = original
+
+
+@contextmanager
+def set_attributes(changes: Iterable[tuple[Any, str, Any]]) -> Iterator[None]:
+    """Set attributes within the context, and restore them afterwards.
+
+    Args:
+        changes: Objects (layers, classes or modules), names of their attributes, and values. A
+            method of the class is replaced for the object alone.
+    """
+    with ExitStack() as stack:
+        for target, name, value in changes:
+            previous = getattr(target, name)
+            if name in vars(target) or not callable(previous):
+                stack.callback(setattr, target, name, previous)
+            else:  # a method of the class
+                stack.callback(delattr, target, name)
+            setattr(target, name, value)
+        yield
 
 
 def is_own_class(operation: Any) -> bool:
@@ -194,17 +210,6 @@ def is_own_class(operation: Any) -> bool:
     return type(operation).__module__.startswith("keras.src.") and not isinstance(
         operation, keras.layers.Lambda
     )
-
-
-@contextmanager
-def mark_uncompiled(model: Any) -> Iterator[None]:
-    """Mark a model as not compiled within the context."""
-    compiled = model.compiled
-    model.compiled = False
-    try:
-        yield
-    finally:
-        model.compiled = compiled
 
 
 def read_build_shapes(model: Any) -> dict[str, Any]:
@@ -229,17 +234,14 @@ def restore_nodes(layer: Any) -> Iterator[None]:
     inner = [part for part in list_layers(layer) if isinstance(part, keras.Operation)]
     lengths = [(part, len(part._inbound_nodes), len(part._outbound_nodes)) for part in inner]
     # Bidirectional would try fused kernels, which do not support symbolic tensors
-    fused = [(part, part.use_cudnn) for part in inner if getattr(part, "use_cudnn", False)]
-    for part, _ in fused:
-        part.use_cudnn = False
+    fused = [(part, "use_cudnn", False) for part in inner if getattr(part, "use_cudnn", False)]
     try:
-        yield
+        with set_attributes(fused):
+            yield
     finally:
         for part, inbound, outbound in lengths:
             del part._inbound_nodes[inbound:]
             del part._outbound_nodes[outbound:]
-        for part, value in fused:
-            part.use_cudnn = value
 
 
 @contextmanager

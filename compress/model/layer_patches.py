@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from compress.core.lazy_modules import keras, tf
-from compress.model.keras_internals import list_layers, walk_named_layers
+from compress.model.keras_internals import list_layers, set_attributes, walk_named_layers
 from compress.model.layers import find_layer_class, select_classes
 
 TRAINING_ONLY_CLASSES = select_classes("left_out")
@@ -45,19 +45,11 @@ def disable_training_layers(model: keras.Model) -> Iterator[None]:
 
     Layers with a separate implementation for exported files (`for_file`) use it.
     """
-    layers = list(find_training_only_layers(model).values())
+    left_out = find_training_only_layers(model).values()
     special = [layer for layer in list_layers(model) if hasattr(layer, "for_file")]
-    for layer in layers:
-        layer.call = lambda inputs, **_: inputs
-    for layer in special:
-        layer.for_file = True
-    try:
+    calls = [(layer, "call", lambda inputs, **_: inputs) for layer in left_out]
+    with set_attributes([*calls, *((layer, "for_file", True) for layer in special)]):
         yield
-    finally:
-        for layer in layers:
-            del layer.call
-        for layer in special:
-            layer.for_file = False
 
 
 def is_fake_quantized(model: keras.Model) -> bool:
@@ -75,15 +67,9 @@ def reduce_range(model: keras.Model) -> Iterator[bool]:
     Yields:
         Whether the model changes, that is, whether it was trained or calibrated with 8-bit weights.
     """
-    layers = [layer for layer in list_layers(model) if hasattr(layer, "reduced_range")]
-    wide = [layer for layer in layers if not layer.reduced_range]
-    for layer in wide:
-        layer.reduced_range = True
-    try:
+    wide = [layer for layer in list_layers(model) if not getattr(layer, "reduced_range", True)]
+    with set_attributes((layer, "reduced_range", True) for layer in wide):
         yield bool(wide)
-    finally:
-        for layer in wide:
-            layer.reduced_range = False
 
 
 def describe_excluded_layers(model: keras.Model) -> tuple[str, ...]:
@@ -116,13 +102,10 @@ def use_fused_batch_norm(model: keras.Model) -> Iterator[int]:
         and _can_fuse(layer)
         and "call" not in vars(layer)  # fused already, by a context around this one
     ]
-    for layer in layers:
-        layer.call = _build_fused_normalization_call(layer)
-    try:
+    with set_attributes(
+        (layer, "call", _build_fused_normalization_call(layer)) for layer in layers
+    ):
         yield len(layers)
-    finally:
-        for layer in layers:
-            del layer.call
 
 
 def _can_fuse(layer: Any) -> bool:

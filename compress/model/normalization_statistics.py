@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from compress.core.lazy_modules import keras
+from compress.model.keras_internals import set_attributes
 from compress.model.program import Program
 
 
@@ -32,18 +33,15 @@ def average_batch_statistics(program: Program, batches: Iterable[Sequence[Any]])
     layers = _find_batch_norms(program)
     if not layers:
         return
-    before = {key: (layer.momentum, layer.trainable) for key, layer in layers.items()}
-    try:
-        for layer in layers.values():
-            layer.trainable = True  # a frozen layer would ignore the batch statistics
+    # a frozen layer would ignore the batch statistics
+    trained = [(layer, "trainable", True) for layer in layers.values()]
+    restored = [(layer, "momentum", layer.momentum) for layer in layers.values()]
+    with set_attributes([*trained, *restored]):
         for index, inputs in enumerate(batches):
             for layer in layers.values():
                 # so that moving * momentum + batch * (1 - momentum) is the running average
                 layer.momentum = index / (index + 1)
             program.run(inputs, training=lambda operation: id(operation) in layers)
-    finally:
-        for key, layer in layers.items():
-            layer.momentum, layer.trainable = before[key]
 
 
 @contextmanager

@@ -9,8 +9,7 @@ to its layers are removed again.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from compress.core.errors import InputError, extract_reason
@@ -25,6 +24,7 @@ from compress.model.keras_internals import (
     read_build_shapes,
     read_port_structures,
     restore_nodes,
+    set_attributes,
     set_shape,
     sort_nodes,
 )
@@ -270,7 +270,8 @@ def _run_symbolically(
     inlined_classes: set[type] = set()
     while True:
         try:
-            with _inline_classes(inlined_classes):
+            # calls of these classes become part of the calling layer
+            with set_attributes((item, "__call__", _call_directly) for item in inlined_classes):
                 outputs = layer.call(*args, **kwargs)
             break
         except Exception as error:  # user code on symbolic tensors may raise anything
@@ -285,6 +286,10 @@ def _run_symbolically(
     return outputs, _collect_nodes_between(sources, tensors)
 
 
+def _call_directly(layer: Any, *args: Any, **kwargs: Any) -> Any:
+    return layer.call(*args, **kwargs)
+
+
 def _find_none_returning_class(error: Exception, layer: Any) -> type | None:
     """Return the class of an inner layer that returns None among its tensors, which Keras rejects.
 
@@ -297,22 +302,6 @@ def _find_none_returning_class(error: Exception, layer: Any) -> type | None:
     return next(
         (layer_class for layer_class in classes if match and layer_class.__name__ == match[1]), None
     )
-
-
-@contextmanager
-def _inline_classes(classes: set[type]) -> Iterator[None]:
-    """Inline the `call` of layers of some classes into the calling layer."""
-    original_calls = {layer_class: layer_class.__dict__.get("__call__") for layer_class in classes}
-    for layer_class in classes:
-        layer_class.__call__ = lambda self, *args, **kwargs: self.call(*args, **kwargs)  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        for layer_class, before in original_calls.items():
-            if before is None:
-                del layer_class.__call__
-            else:
-                layer_class.__call__ = before  # type: ignore[method-assign]
 
 
 def _collect_nodes_between(sources: list[Any], outputs: list[Any]) -> list[Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.lazy_modules import keras
 from compress.core.memory_budget import get_current_budget
 from compress.model.program import Node
 from compress.reconstruction.attention import AttentionMatch
@@ -122,8 +123,6 @@ class LayerPairs:
             if there is no pair, if it is too large, if there are too few positions, or if the error
             did not decrease.
         """
-        import keras
-
         if id(match.layer) not in self._first_matches:
             return None
         first, first_inputs = (
@@ -333,7 +332,6 @@ def _wrap_elementwise(function: Callable[[Any], Any]) -> Callable[[Singles], Sin
 
     This is tested on random inputs.
     """
-    import keras
 
     def apply(x: Singles) -> Singles:
         outputs = function([keras.ops.convert_to_tensor(x)])

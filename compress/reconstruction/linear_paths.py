@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.lazy_modules import keras
 from compress.model.keras_internals import is_own_class, list_layers
 from compress.model.layers import find_layer_class
 from compress.model.program import Node, Program, TensorReaders
@@ -70,8 +71,6 @@ def _describe_arguments(node: Node, indices: dict[int, int]) -> str:
 
 def _are_equal_layers(first: Any, second: Any) -> bool:
     """Return whether two operations are layers of Keras's own that compute the same."""
-    import keras
-
     if (
         type(first) is not type(second)
         or not isinstance(first, keras.Layer)
@@ -224,15 +223,11 @@ def trace_linear_path(
 
 def is_linear(activation: Any) -> bool:
     """Return whether an activation function is the identity."""
-    import keras
-
     return activation is None or activation is keras.activations.linear
 
 
 def find_clip(operation: Any) -> Clip | None:
     """Return the bounds of a layer, raw operation or function that only clips values, else None."""
-    import keras
-
     kind = type(operation).__name__
     if isinstance(operation, keras.layers.ReLU):
         is_plain = not operation.negative_slope and not operation.threshold
@@ -249,8 +244,6 @@ def find_clip(operation: Any) -> Clip | None:
 
 def find_scale_layer(graph: Graph, node: Node) -> Any:
     """Return the layer of a call if its scale can be set by channel, else None."""
-    import keras
-
     layer = node.operation
     gamma = getattr(layer, "gamma", None)
     if isinstance(layer, keras.layers.BatchNormalization):
@@ -262,8 +255,6 @@ def find_scale_layer(graph: Graph, node: Node) -> Any:
 
 def _find_counterpart(node: Node, candidates: list[Node]) -> Node | None:
     """Return the original call of the same name, or of the same class for raw operations."""
-    import keras
-
     is_layer = isinstance(node.operation, keras.layers.Layer)
     matching = [
         candidate
@@ -312,8 +303,6 @@ def find_affine(node: Node, extract_rows: RowExtractor) -> tuple[Numbers, Number
 
     This is tested on random inputs, except for plain batch normalizations.
     """
-    import keras
-
     operation = node.operation
     weights = getattr(operation, "weights", [])
     if (
@@ -388,8 +377,6 @@ def find_absorbers(graph: Graph, tensor: Any, start: int = 0) -> list[Absorber] 
     Returns:
         All normalizations that the constant reaches; None if it reaches anything else.
     """
-    import keras
-
     if graph.is_output(tensor):
         return None
     normalizations: list[Absorber] = []

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.device import use_one_blas_thread
+from compress.core.lazy_modules import keras
 from compress.core.memory_budget import get_current_budget
 from compress.model.program import Node, Program
 from compress.reconstruction.attention import AttentionMatch, solve_attention
@@ -104,8 +105,6 @@ class Reconstructor:
         return np.concatenate([value.array for value, is_held_out in parts if is_held_out])
 
     def _run_both(self) -> tuple[list[Chunks], list[Chunks]]:
-        import keras
-
         inputs = [
             [
                 self.store.keep(keras.ops.convert_to_tensor(x[start:stop]))
@@ -336,8 +335,6 @@ class Reconstructor:
         self, match: Match, part: KernelPart, path: LinearPath
     ) -> tuple[Problem, Numbers]:
         """Return the regression problem behind the linear path, and the current shift there."""
-        import keras
-
         kernel = part.read_weights()
         gain = path.gain.reshape(len(kernel), -1)
         initial = kernel * gain[:, None]

@@ -259,9 +259,13 @@ def _select_examples(
             f"The pruned model must have the inputs of the dense one, {shapes[0]}. Received: "
             f"{shapes[1]}. Give the model that it was pruned from."
         )
-    # named inputs are ordered as the model's: flattening would sort them
-    is_named = isinstance(x, Mapping) and set(x) == set(list_input_names(original.model))
-    parts = flatten_inputs(original.model, x) if is_named else keras.tree.flatten(x)
+    parts = keras.tree.flatten(x)
+    if isinstance(x, Mapping):
+        # flattening sorts keys: right for those of the model's structure, not for input names
+        structure = original.input_structure
+        is_structure = isinstance(structure, Mapping) and set(structure) == set(x)
+        if set(x) == set(list_input_names(original.model)) or not is_structure:
+            parts = flatten_inputs(original.model, x)
     arrays = tuple(np.asarray(part) for part in parts)
     if len(arrays) != len(original.inputs):
         raise InputError(

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from compress.core.lazy_modules import keras
 from compress.core.memory_budget import get_current_budget
 from compress.model.activations import find_batch_size
 from compress.model.keras_internals import get_mask, set_mask
@@ -114,8 +115,6 @@ class StoredTensor:
         """Value as a tensor, with its Keras mask if it had one."""
         if self._tensor is not None:
             return self._tensor
-        import keras
-
         tensor = keras.ops.convert_to_tensor(self.array)
         if self.mask is not None:
             set_mask(tensor, self.mask)
@@ -147,8 +146,6 @@ def call_in_chunks(node: Node, inputs: Sequence[Chunks], *, store: Store) -> lis
         inputs: Values of its inputs, chunk by chunk.
         store: Storage of the outputs.
     """
-    import keras
-
     outputs: list[Chunks] = [[] for _ in node.outputs]
     for parts in zip(*inputs, strict=True):
         results = keras.tree.flatten(node.call([part.tensor for part in parts]))

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from compress.core.arrays import list_arrays
 from compress.core.device import Device
 from compress.core.errors import InputError, TrainingDiverged, build_unknown_name_error
+from compress.core.lazy_modules import keras, tf
 from compress.core.memory_budget import get_current_budget
 from compress.data import Dataset
 from compress.model.activations import OVERHEAD, count_activation_bytes
@@ -38,9 +39,6 @@ from compress.train.records import (
     save_checkpoint,
 )
 from compress.train.steps import Steps, check_augment
-
-if TYPE_CHECKING:
-    import keras
 
 WEIGHT_COPIES = 5
 """Copies of the weights during training: gradients, their sum over the parts, two of the optimizer,
@@ -250,9 +248,6 @@ class Training:
             view: Function from inputs to logits, and to features if the objective needs any.
             checkpoint: File of the checkpoint, or None.
         """
-        import keras
-        import tensorflow as tf
-
         stored = load_checkpoint(checkpoint, self._describe_identity()) if checkpoint else None
         if stored:
             stored.assign("model", self.model.variables)
@@ -315,8 +310,6 @@ class Training:
 
     def run_epoch(self, epoch: int) -> EpochRecord:
         """Train for one epoch and evaluate on the validation part."""
-        import tensorflow as tf
-
         start_time = time.perf_counter()
         data, task = self.data, self.data.task
         index = self._draw_epoch().reshape(-1, self.part_size).astype(np.int32)
@@ -461,6 +454,4 @@ def count_batch_parts(
 
 
 def _has_batch_norm(model: keras.Model) -> bool:
-    import keras
-
     return any(isinstance(layer, keras.layers.BatchNormalization) for layer in list_layers(model))

@@ -5,22 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from compress.core.arrays import map_columns
 from compress.core.errors import InputError
+from compress.core.lazy_modules import keras, tf
 from compress.data import Dataset
 from compress.data.tasks import CUSTOM, Task
 from compress.model.compile_config import CustomTrainStep, run_train_step
 from compress.model.copies import copy_model
 from compress.model.ports import list_output_names, pack_inputs
 from compress.plan import TrainSettings
-
-if TYPE_CHECKING:
-    import keras
 
 MOMENTUM = 0.9
 EXPONENTIAL_FLOOR = 0.01
@@ -184,8 +182,6 @@ def check_own_step(
     Raises:
         InputError: The user's `train_step` fails.
     """
-    import tensorflow as tf
-
     copy = copy_model(model)
     step = objective.step(copy, build_optimizer(settings, 1, copy.trainable_variables))
     part = data.train.take(np.arange(min(2, len(data.train))))
@@ -198,8 +194,6 @@ def check_own_step(
 
 def _pack_labels(model: keras.Model, labels: Any) -> Any:
     """Return labels in the structure of the model's outputs."""
-    import keras
-
     if not isinstance(labels, Mapping):
         return labels
     rows = [labels[name] for name in list_output_names(model)]
@@ -214,8 +208,6 @@ def build_learning_rate(settings: TrainSettings, total_steps: int) -> Any:
             peak.
         total_steps: Number of steps from the peak to the end; see `build_optimizer`.
     """
-    import keras
-
     if settings.learning_rate_schedule == "cosine":
         return keras.optimizers.schedules.CosineDecay(settings.learning_rate, total_steps)
     if settings.learning_rate_schedule == "exponential":
@@ -243,8 +235,6 @@ def build_optimizer(
     Returns:
         A built Keras optimizer.
     """
-    import keras
-
     common: dict[str, Any] = {
         "learning_rate": build_learning_rate(settings, total_steps),
         "weight_decay": settings.weight_decay or None,

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,15 +24,13 @@ from compress.core.arrays import (
     take_examples,
 )
 from compress.core.errors import InputError
+from compress.core.lazy_modules import keras, tf
 from compress.data import Dataset, Preprocessing, Split
 from compress.data.preprocessing import list_scalings
 from compress.data.tasks import CUSTOM, VOID
 from compress.model.activations import find_batch_size
 from compress.model.heads import check_head
 from compress.model.logits import open_logits_view
-
-if TYPE_CHECKING:
-    import keras
 
 EVALUATION_BATCH = 1024
 """Maximum number of examples per batch; the memory budget may allow fewer."""
@@ -66,8 +64,6 @@ class Predictor:
     """
 
     def __init__(self, view: Callable[..., Any], preprocess: Preprocessing, model: Any) -> None:
-        import tensorflow as tf
-
         scaled = preprocess.to_graph_function()
         self._model = model
         self._batch_size = 0
@@ -78,8 +74,6 @@ class Predictor:
 
         Several inputs are arrays by name, and so are several outputs.
         """
-        import tensorflow as tf
-
         total = count_examples(x)
         size = min(self.compute_batch_size(x), total)
         spec = map_columns(lambda values: tf.TensorSpec((size, *values.shape[1:]), values.dtype), x)
@@ -113,8 +107,6 @@ def _take_first(size: int, outputs: Any) -> npt.NDArray[np.float32]:
 
 
 def _pad_batch(size: int, part: npt.NDArray[Any]) -> Any:
-    import tensorflow as tf
-
     filling = np.repeat(part[:1], size - len(part), axis=0)
     return tf.convert_to_tensor(np.concatenate([part, filling]))
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from compress.core.arrays import map_columns
 from compress.core.device import Device
 from compress.core.errors import InputError
+from compress.core.lazy_modules import tf
 from compress.data import Dataset
 from compress.data.tasks import VOID, has_classes, has_positions
 from compress.model.logits import LogitsView
@@ -52,8 +53,6 @@ class Steps:
         step: Any,
         own_step: Step | None = None,
     ) -> None:
-        import tensorflow as tf
-
         data, settings, objective = training.data, training.settings, training.objective
         device, seed = training.device, training.seed
         self.notes: list[str] = []
@@ -117,8 +116,6 @@ class Steps:
 
     def _trace(self) -> Callable[[Any], Any]:
         """Return a compiled function that trains on each row of indices and sums the losses."""
-        import tensorflow as tf
-
         update = self._update
         if self._jit:
             update = tf.function(update, jit_compile=True, autograph=False)
@@ -160,8 +157,6 @@ class Steps:
         Args:
             index: Indices of training examples, (steps, batch), int32.
         """
-        import tensorflow as tf
-
         try:
             return self._run(index)
         except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
@@ -176,8 +171,6 @@ class Steps:
 
 def _to_tensor(array: npt.NDArray[Any], device: Device) -> Any:
     """Return examples as a tensor on the device; on the CPU a memory-mapped file is not copied."""
-    import tensorflow as tf
-
     if isinstance(array, np.memmap) and device.kind == "cpu":
         # arrays with a layout that TensorFlow does not accept are copied
         with contextlib.suppress(BufferError, TypeError, ValueError, tf.errors.OpError):
@@ -187,8 +180,6 @@ def _to_tensor(array: npt.NDArray[Any], device: Device) -> Any:
 
 def _build_reader(array: npt.NDArray[Any]) -> Callable[[Any], Any]:
     """Return a function from indices to rows; an array on disk is read row by row."""
-    import tensorflow as tf
-
     if not isinstance(array, np.memmap):
         tensor = tf.constant(array)
         return lambda batch: tf.gather(tensor, batch)
@@ -306,8 +297,6 @@ def augment_images(
     Returns:
         Images of the same shape and type.
     """
-    import tensorflow as tf
-
     if not names:
         return images
     keys = tf.stack([tf.cast(seed, tf.int64), tf.cast(step, tf.int64)])

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import InputError
+from compress.core.lazy_modules import tf
 from compress.data.tasks._base import (
     Array,
     Floats,
@@ -103,8 +104,6 @@ class MultiClass(ClassIndexTask, _SoftmaxTask):
 
     def loss(self, labels: Any, logits: Any) -> Any:
         """Return -sum_k q_k log softmax(logits)_k, q = (1 - s) onehot + s / K, (batch,)."""
-        import tensorflow as tf
-
         target = tf.one_hot(labels, self.num_classes)
         target = target * (1.0 - self.label_smoothing) + self.label_smoothing / self.num_classes
         return tf.nn.softmax_cross_entropy_with_logits(target, logits)
@@ -235,8 +234,6 @@ class _PositionTask(TalliedTask, _SoftmaxTask):
 
         Void positions are excluded; an example with only void positions has loss 0.
         """
-        import tensorflow as tf
-
         labels = tf.cast(labels, tf.int32)
         is_valid = tf.cast(labels != VOID, tf.float32)
         target = tf.one_hot(labels, self.num_classes)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import InputError
+from compress.core.lazy_modules import tf
 from compress.core.memory_budget import get_current_budget
 from compress.data.tasks._base import (
     Array,
@@ -80,8 +81,6 @@ class Answers(Task):
 
     def loss(self, labels: Any, logits: Any) -> Any:
         """Return the cross-entropy with the labels, or the mean squared error, (batch,)."""
-        import tensorflow as tf
-
         target = tf.cast(labels, tf.float32)
         if self.activation == "linear":
             return self.plain.loss(target, logits)
@@ -221,8 +220,6 @@ class Custom(Task):
 
     def loss(self, labels: Any, logits: Any) -> Any:
         """Return the mean loss per example, (batch,)."""
-        import tensorflow as tf
-
         # Keras passes labels to losses as float32
         true = tf.cast(labels, tf.float32)
         call = getattr(self.function, "call", self.function)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from compress.core.lazy_modules import tf
 from compress.distillation.losses import LogitLoss
 from compress.distillation.losses.hinton import compute_divergence
 
@@ -44,8 +45,6 @@ class DKD(LogitLoss):
         self, student: Any, teacher: Any, *, temperature: Any, labels: Any, weights: Any = None
     ) -> Any:
         """Return the loss per example; see `LogitLoss`."""
-        import tensorflow as tf
-
         student = tf.cast(student, tf.float32) / temperature
         teacher = tf.cast(teacher, tf.float32) / temperature
         target = tf.one_hot(labels, student.shape[-1])
@@ -63,8 +62,6 @@ def _split_target(logits: Any, target: Any) -> Any:
 
     Computed in logarithms, because 1 - p_target would be 0 in float32 for a confident model.
     """
-    import tensorflow as tf
-
     target_logit = tf.reduce_sum(logits * target, axis=-1)
     return tf.stack(
         [target_logit, tf.reduce_logsumexp(logits - MASKED_LOGIT * target, axis=-1)], axis=-1

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import InputError
+from compress.core.lazy_modules import keras, tf
 from compress.distillation.losses import FeatureLoss, Shape
 
 
@@ -32,8 +33,6 @@ class FitNets(FeatureLoss):
 
     def build(self, student: Shape, teacher: Shape, rng: np.random.Generator) -> list[Any]:
         """Create the projection with Glorot uniform weights and zero bias."""
-        import keras
-
         self._sizes = _find_common_sizes(student, teacher)
         wide, narrow = int(teacher[-1] or 0), int(student[-1] or 0)
         reach = np.sqrt(6.0 / (wide + narrow))
@@ -50,8 +49,6 @@ class FitNets(FeatureLoss):
 
     def __call__(self, student: Any, teacher: Any, *, weights: Any = None) -> Any:
         """Return the loss per example; see `FeatureLoss`."""
-        import tensorflow as tf
-
         projected = (
             tf.matmul(_flatten_positions(self.reduced(student)), self.kernel.value)
             + self.bias.value
@@ -64,8 +61,6 @@ class FitNets(FeatureLoss):
 
 def _flatten_positions(features: Any) -> Any:
     """Return features as (batch x positions, channels)."""
-    import tensorflow as tf
-
     return tf.reshape(features, (-1, features.shape[-1]))
 
 
@@ -99,8 +94,6 @@ def pool_features(features: Any, sizes: Sequence[int]) -> Any:
         features: (batch, positions ..., channels).
         sizes: Number of windows m for every position axis.
     """
-    import tensorflow as tf
-
     features = tf.cast(features, tf.float32)
     for axis, size in enumerate(sizes, start=1):
         if features.shape[axis] != size:
@@ -114,8 +107,6 @@ def pool_features(features: Any, sizes: Sequence[int]) -> Any:
 
 def _average_positions(features: Any) -> Any:
     """Return features averaged over all positions, (batch, channels), float32."""
-    import tensorflow as tf
-
     axes = list(range(1, len(features.shape) - 1))
     features = tf.cast(features, tf.float32)
     return tf.reduce_mean(features, axis=axes) if axes else features

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from compress.core.lazy_modules import tf
 from compress.data.tasks import Custom, Regression, Task
 from compress.distillation.losses import LogitLoss
 
@@ -62,8 +63,6 @@ class HintonKD(LogitLoss):
         weights: Any = None,
     ) -> Any:
         """Return the loss per example, at least 0 up to rounding; see `LogitLoss`."""
-        import tensorflow as tf
-
         student, teacher = tf.cast(student, tf.float32), tf.cast(teacher, tf.float32)
         if self.activation == "linear":
             squared = tf.math.squared_difference(student, teacher)
@@ -78,16 +77,12 @@ class HintonKD(LogitLoss):
 
 def compute_divergence(teacher: Any, student: Any) -> Any:
     """Return KL(softmax(teacher) || softmax(student)) over the last axis."""
-    import tensorflow as tf
-
     log_teacher, log_student = tf.nn.log_softmax(teacher), tf.nn.log_softmax(student)
     return tf.reduce_sum(tf.exp(log_teacher) * (log_teacher - log_student), axis=-1)
 
 
 def compute_bernoulli_divergence(teacher: Any, student: Any) -> Any:
     """Return KL between Bernoulli distributions with the log-odds `teacher` and `student`."""
-    import tensorflow as tf
-
     yes = tf.sigmoid(teacher) * (tf.math.log_sigmoid(teacher) - tf.math.log_sigmoid(student))
     no = tf.sigmoid(-teacher) * (tf.math.log_sigmoid(-teacher) - tf.math.log_sigmoid(-student))
     return yes + no

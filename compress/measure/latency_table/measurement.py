@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from compress.core.device import read_cpu_name
 from compress.core.errors import InputError, RunFailed
+from compress.core.lazy_modules import keras
 from compress.core.memory_budget import get_current_budget
 from compress.core.quantities import MAX_THREADS, MAX_THREADS_REASON, parse_integer
 from compress.core.statistics import Z
@@ -24,9 +25,6 @@ from compress.measure.latency_table.record import CallKey, CallTime, LatencyTabl
 from compress.measure.runtimes import RUNTIMES
 from compress.model.activations import count_activation_bytes
 from compress.plan.fields import require
-
-if TYPE_CHECKING:
-    import keras
 
 Convert = Callable[[Sequence[Any], Path, str], list[Path | str]]
 """(models, folder, format) -> for each model its file, or the reason that there is none. Passed as
@@ -272,8 +270,6 @@ def iterate_batches(models: Mapping[CallKey, Callable[[], Any]]) -> Iterator[lis
 
 def build_empty_model() -> Any:
     """Return a model of one operation on one number."""
-    import keras
-
     inputs = keras.Input((1,))
     return keras.Model(inputs, keras.layers.Activation("tanh")(inputs))
 

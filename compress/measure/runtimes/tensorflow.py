@@ -17,6 +17,7 @@ from typing import Any
 import numpy.typing as npt
 
 from compress.core.errors import InputError
+from compress.core.lazy_modules import keras, tf
 from compress.core.processes import (
     ProcessEnded,
     ServerProcess,
@@ -116,8 +117,6 @@ class _ModelStore:
     def input(self, number: int, values: list[Any]) -> None:
         """Set the inputs of a model."""
 
-        import tensorflow as tf
-
         self._models[number].inputs = [tf.constant(value) for value in values]
 
     def run(self, number: int, count: int) -> list[float]:
@@ -143,9 +142,6 @@ class _ModelStore:
 
 def _load_keras_model(path: str) -> tuple[Any, PortDescriptions, PortDescriptions]:
     """Return a function from a list of inputs to outputs, and descriptions of both."""
-    import keras
-    import tensorflow as tf
-
     from compress.model.io import load_model
     from compress.model.layer_patches import disable_training_layers
 
@@ -200,8 +196,6 @@ def _load_saved_model(path: Path) -> tuple[Any, PortDescriptions, PortDescriptio
 def _serve(threads: int) -> None:
     """Answer requests for models until the client closes its pipe; errors are sent back as text."""
     questions, answers = start_serving()
-    import tensorflow as tf
-
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
     tf.get_logger().setLevel("ERROR")

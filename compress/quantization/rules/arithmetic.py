@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -154,11 +155,13 @@ def quantize_rescaling(call: Call) -> Value:
     layer, channels = call.layer, call.shape[-1]
     if channels is None:
         raise KeptInFloats(OPEN_SIZE)
+    constants = [np.asarray(value, np.float32) for value in (layer.scale, layer.offset)]
+    if any(math.prod(value.shape[:-1]) != 1 for value in constants):
+        raise KeptInFloats(OTHER_AXIS)
 
     def compute_terms() -> tuple[Any, Any]:
         return tuple(
-            tf.broadcast_to(tf.constant(value, tf.float32), (channels,))
-            for value in (layer.scale, layer.offset)
+            tf.broadcast_to(tf.constant(value.reshape(-1)), (channels,)) for value in constants
         )
 
     return call.apply_affine(call.inputs[0], Affine(layer, compute_terms))

@@ -194,3 +194,15 @@ def test_a_layer_that_cannot_be_converted_is_named(tmp_path: Path) -> None:
         "which cannot be converted"
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_layer_of_two_models_is_left_out_once_and_comes_back() -> None:
+    import keras
+
+    flip = keras.layers.RandomFlip("horizontal")
+    models = [keras.Sequential([keras.Input((4, 4, 1)), flip]) for _ in range(2)]
+    own = flip.call
+    with disable_training_layers(models[0]), disable_training_layers(models[1]):
+        np.testing.assert_array_equal(flip(np.eye(4)[None, ..., None], training=True)[0, 0, 0], 1)
+    assert flip.call == own
+    assert "call" not in vars(flip)

@@ -110,6 +110,8 @@ MORE: dict[str, tuple[tuple[int, ...], Made]] = {
     "folded": (IMAGE, lambda x: L.ReLU()(L.BatchNormalization()(L.Conv2D(6, 3)(x)))),
     "grouped": (IMAGE, lambda x: L.Conv2D(8, 3, groups=2)(x)),
     "leaky ReLU": (IMAGE, lambda x: L.ReLU(negative_slope=0.2)(x)),
+    "rescaled by an array of rank 3": (IMAGE, lambda x: L.Rescaling(
+        np.array([0.5, 1.0, 1.5, 2.0]).reshape(1, 1, 4), -0.2)(x)),
     "of rows": (ROWS, lambda x: L.Dense(6, activation="gelu")(x)),
     "prescribed and tied": (IMAGE, lambda x: L.Concatenate()(
         [L.Dense(4)(x), L.Dense(4, activation="tanh")(x), L.Dense(4, activation="sigmoid")(x)])),

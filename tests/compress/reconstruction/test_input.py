@@ -74,6 +74,17 @@ def test_examples(model: Any, small: Any, x: Any, change: Callable[[Any], Any], 
         np.testing.assert_array_equal(old, new)
 
 
+def test_inputs_of_other_names_are_not_taken_in_alphabetical_order() -> None:
+    right, left = keras.Input((4,), name="right"), keras.Input((4,), name="left")
+    hidden = L.Dense(8, activation="relu", name="hidden")(L.Subtract()([right, left]))
+    model = keras.Model([right, left], L.Dense(2, name="head")(hidden))
+    pair = pruned(model)
+    rows = np.random.default_rng(0).normal(size=(2, 60, 4)).astype(np.float32)
+    with pytest.raises(InputError, match=r"by the names of its inputs: right, left\. Received: a"):
+        repair(pair.model, model, {"a": rows[0], "b": rows[1]}, kept=pair.kept)
+    assert repair(pair.model, model, {"left": rows[1], "right": rows[0]}, kept=pair.kept).layers
+
+
 def test_fewer_examples_than_a_repair_can_bear_are_asked_for(
     model: Any, small: Any, x: Any
 ) -> None:
