@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from compress.quantization.kernels import Affine, Kernel
@@ -114,6 +115,7 @@ class QuantizedKernel(BuiltLayer):
             if self.for_file:
                 # rounded again: the reshape to images may be shared with other readers
                 image = self._source[0](image)
+                bias = None if bias is None else _make_unequal(bias)
             elif bias is not None:
                 # steps of input scale times kernel scale, as the 32-bit bias has
                 step = self._source[0].compute_step() * bound / LEVELS
@@ -122,6 +124,16 @@ class QuantizedKernel(BuiltLayer):
         if bias is not None:
             outputs = tf.nn.bias_add(outputs, bias)
         return self.source_kernel.restore_shape(outputs, inputs)
+
+
+def _make_unequal(bias: Any) -> Any:
+    """Return a bias whose last entry is greater by its last bit.
+
+    The LiteRT converter rounds a bias of equal entries by the steps of the first channel alone.
+    """
+    factors = np.ones(bias.shape, np.float32)
+    factors[-1] += np.finfo(np.float32).eps
+    return bias * factors
 
 
 class LeakySlopes(BuiltLayer):
