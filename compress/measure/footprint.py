@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,27 +24,6 @@ from compress.measure.runtimes.litert import allocate_interpreter
 from compress.run.directory import LOG
 
 TIMEOUT_S = 300.0
-
-
-@dataclass(frozen=True)
-class FileSizes:
-    """Bytes of a file: on disk, after gzip -9, after zstd -19."""
-
-    size: int
-    gzip: int
-    zstd: int
-
-
-def measure_file_sizes(path: Path) -> FileSizes:
-    """Return the size of a file, and its sizes after compression in memory."""
-    import zstandard
-
-    content = path.read_bytes()
-    return FileSizes(
-        len(content),
-        len(gzip.compress(content, compresslevel=9, mtime=0)),
-        len(zstandard.ZstdCompressor(level=19).compress(content)),
-    )
 
 
 def measure_arena_bytes(path: str | Path) -> int:

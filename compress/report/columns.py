@@ -227,14 +227,6 @@ COSTS = (
         lambda row: row.artifact.gzip_bytes,
     ),
     Column(
-        "zstd_bytes",
-        "Zstd",
-        "B",
-        "counted",
-        "Size of the file after zstd -19.",
-        lambda row: row.artifact.zstd_bytes,
-    ),
-    Column(
         "arena_bytes",
         "Memory",
         "B",

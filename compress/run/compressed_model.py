@@ -124,8 +124,8 @@ class Artifact(Record):
         macs, params, nonzero: Counts on the Keras model; zero weights are included in the MACs.
         sparsity: Share of zeros in the pruned kernels, in [0, 1]; 0 for the original.
         unsupported: Layers that `macs` does not include, as "name (class): reason".
-        size_bytes, gzip_bytes, zstd_bytes: Sizes of the file in bytes; `zstd_bytes` is None in
-            records of older versions.
+        size_bytes, gzip_bytes: Bytes of the file, and after gzip -9.
+        zstd_bytes: Bytes after zstd -19, in records of older versions.
         sparse_macs: MACs with non-zero weights; ordinary runtimes do not skip the others.
         test: Test metrics of the file itself, by name.
         max_difference, agreement: Largest difference to and agreement with the Keras model, on

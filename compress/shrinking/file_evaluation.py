@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,7 +21,7 @@ from compress.exporting.file_checks import predict_part
 from compress.exporting.files import write_files
 from compress.measure import count_macs, measure_latency
 from compress.measure.file_agreement import prepare_sessions
-from compress.measure.footprint import measure_file_sizes, try_measure_arena
+from compress.measure.footprint import try_measure_arena
 from compress.model.heads import build_input_shape, find_decision_threshold
 from compress.plan import Plan
 from compress.plan.output import QAT_FORMATS
@@ -230,7 +231,7 @@ def evaluate_artifacts(
         val = variant.val.get(exported_file.format)
         if not val:
             val, _ = evaluate_file(model, exported_file.path, file, "val", context, folder)
-        sizes = measure_file_sizes(exported_file.path)
+        content = exported_file.path.read_bytes()
         artifacts.append(
             Artifact(
                 id=file,
@@ -244,13 +245,12 @@ def evaluate_artifacts(
                 nonzero=analysis.nonzero,
                 sparsity=variant.sparsity,
                 unsupported=analysis.unsupported,
-                size_bytes=sizes.size,
-                gzip_bytes=sizes.gzip,
+                size_bytes=len(content),
+                gzip_bytes=len(gzip.compress(content, compresslevel=9, mtime=0)),
                 test=test,
                 max_difference=exported_file.max_difference,
                 agreement=exported_file.agreement,
                 checked=exported_file.checked,
-                zstd_bytes=sizes.zstd,
                 sparse_macs=analysis.sparse_macs,
                 val=dict(val),
                 tested=len(data.test),

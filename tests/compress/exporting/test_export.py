@@ -18,7 +18,6 @@ from compress.exporting.mnn import export_mnn
 from compress.exporting.onnx import export_onnx, quantize_onnx
 from compress.exporting.tracing import TracedSavedModel
 from compress.measure.file_agreement import compute_outputs
-from compress.measure.footprint import measure_file_sizes
 from compress.measure.runtimes import RUNTIMES, prepare_session
 from compress.measure.runtimes.litert import LiteRTSession
 from compress.measure.runtimes.mnn import MNNSession
@@ -325,18 +324,6 @@ def test_zeros_stay_zeros_and_bytes_are_repeatable(
     assert first == again
     for content, dtype in ((first["float32"], np.float32), (first["int8"], np.int8)):
         assert zeros_in(content, (16, 3, 3, 8), dtype) >= 576
-
-
-def test_file_sizes(tmp_path: Path) -> None:
-    (tmp_path / "f").write_bytes(b"\0" * 10_000)
-    sizes = measure_file_sizes(tmp_path / "f")
-    assert sizes.size == 10_000
-    assert 20 < sizes.gzip < 100
-    assert 10 < sizes.zstd < 100
-    import zstandard
-
-    packed = zstandard.ZstdCompressor(level=19).compress((tmp_path / "f").read_bytes())
-    assert sizes.zstd == len(packed)
 
 
 def test_refusals(tmp_path: Path, small_cnn: Callable[..., Any], digits: Dataset) -> None:
