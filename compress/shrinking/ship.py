@@ -217,7 +217,7 @@ def _tabulate_figures(
         rows.append((f"test {metric}", *(_format_metric(metric, item, data) for item in files), ""))
     for title, attribute in (("MACs", "macs"), ("parameters", "params")):
         counts = getattr(original, attribute), getattr(small, attribute)
-        ratio = f"{counts[0] / max(1, counts[1]):.2f}"
+        ratio = f"{counts[0] / counts[1]:.2f}" if counts[1] else "-"
         rows.append((title, *map(formatting.format_count, counts), ratio))
     resident = [try_measure_resident(folder.path / item.file, runtime, threads) for item in files]
     sizes: dict[str, list[int | None]] = {

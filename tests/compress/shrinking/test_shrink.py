@@ -160,6 +160,9 @@ def test_a_copy_of_what_is_shipped(halved: ShrinkResult, tmp_path: Path) -> None
     assert {path.name for path in file.parent.iterdir()} == {
         path.name for path in halved.file.parent.iterdir()
     }
+    # a copy onto itself is no loss
+    assert halved.save(halved.file.parent) == halved.file
+    assert halved.file.stat().st_size > 0
 
 
 def test_the_same_call_reads_what_was_done(
