@@ -31,7 +31,6 @@ from compress.data.label_inference import (
     Heads,
     LabelFormat,
     build_class_names,
-    find_input_shape,
     infer_label_format,
     list_port_names,
     read_by_name,
@@ -250,7 +249,7 @@ def read_arrays(
             f"{', '.join(label)}, for {name}."
         )
     elif is_stream(data):
-        data = read_stream(data, find_input_shape(head))
+        data = read_stream(data, None if head is None else head.inputs)
         if isinstance(head, Heads):  # the model names the arrays of a list
             data = tuple(_restore_list(part) for part in data)
     parts = data if isinstance(data, tuple) else (data,)
@@ -308,7 +307,7 @@ def note_stream_changes(data: Any, x: Any, head: Head | Heads | None) -> tuple[s
         x: The examples read from the stream.
         head: See `read_arrays`.
     """
-    if not is_stream(data) or is_repeatable(data, find_input_shape(head), x):
+    if not is_stream(data) or is_repeatable(data, None if head is None else head.inputs, x):
         return ()
     return (
         f"a second pass over the {detect_stream_type(data)} stream gives other numbers (it is "

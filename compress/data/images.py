@@ -23,7 +23,7 @@ import numpy as np
 from compress.core.arrays import CHUNK_BYTES, GrowingArray, is_large, require_spool_space
 from compress.core.errors import InputError
 from compress.data.kinds import Kind, ReadRequest
-from compress.data.parts import Array, RawData, Split
+from compress.data.parts import PART_NAMES, Array, RawData, Split
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -147,9 +147,7 @@ def load_images(source: str, request: ReadRequest) -> RawData:
             (all are named), have different sizes or depths, or the images do not fit onto the disk.
     """
     root = Path(source)
-    parts = {part: root / part for part in ("train", "val", "test") if (root / part).is_dir()}
-    if "train" not in parts:
-        parts = {"train": root}
+    parts = _find_parts(root)
     classes = None if request.ignores_labels else _list_class_names(parts["train"])
     skipped: Counter[str] = Counter()
     files = {part: _list_images(folder, classes, skipped) for part, folder in parts.items()}
@@ -401,6 +399,22 @@ def _rotate_upright(image: Image, orientation: int) -> Image:
     return image.transpose(transpositions[orientation]) if orientation in transpositions else image
 
 
+def _find_parts(root: Path) -> dict[str, Path]:
+    """Return the folders of the parts; without any the folder is the training part."""
+    named = {name: root / name for name in PART_NAMES if (root / name).is_dir()}
+    parts = {PART_NAMES[name]: folder for name, folder in named.items()}
+    if len(parts) < len(named):
+        raise InputError(f"'{root}' must have one validation part. Received: val and validation.")
+    if "train" in parts:
+        return parts
+    if any(item.is_dir() for folder in named.values() for item in folder.iterdir()):
+        raise InputError(
+            f"'{root}' must have a folder train beside {' and '.join(named)}. Received: none. Give "
+            "the training images, or one folder of class folders, which is split."
+        )
+    return {"train": root}
+
+
 def _list_class_names(folder: Path) -> tuple[str, ...]:
     names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     if len(names) < 2:
@@ -424,6 +438,8 @@ def _list_images(
         )
     for label, name in enumerate(classes or (".",)):
         for path in sorted((folder / name).rglob("*")):
+            if any(name.startswith(".") for name in path.relative_to(folder).parts):
+                continue
             if path.suffix.lower() in SUFFIXES and not path.is_dir():
                 listed.append((path, label))
             elif path.is_file():

@@ -13,7 +13,7 @@ from typing import IO
 
 import numpy as np
 
-from compress.core.errors import InputError
+from compress.core.errors import InputError, extract_reason
 from compress.core.memory_budget import require_memory
 from compress.data.kinds import Kind
 from compress.data.parts import Array, RawData, Split, as_examples
@@ -60,7 +60,7 @@ def load_keras_dataset(source: str) -> RawData:
     except Exception as error:  # keras wraps every network failure in a bare Exception
         raise InputError(
             f"Data set '{source}' must be in Keras's cache or downloadable "
-            f"({str(error).splitlines()[0]}). Give a folder or an .npz file with --data instead."
+            f"({extract_reason(error)}). Give a folder or an .npz file with --data instead."
         ) from None
     return RawData(train, test=test, class_names=names, max_value=255.0)
 

@@ -24,6 +24,8 @@ from compress.data.example_hashing import hash_examples
 from compress.data.tasks import TASKS
 
 Array = npt.NDArray[Any]
+PART_NAMES = {"train": "train", "val": "val", "validation": "val", "test": "test"}
+"""Parts by the names that folders, columns and libraries give them."""
 SPLITS = ("train", "val", "test")
 
 

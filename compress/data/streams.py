@@ -27,6 +27,7 @@ from compress.core.errors import InputError
 from compress.core.lazy_modules import tf
 from compress.core.module_loading import describe_error
 
+InputShapes = Mapping[str, tuple[int | None, ...]]
 BATCH_SIZE = 256
 """Batch size for streams that yield single examples."""
 
@@ -47,13 +48,14 @@ def detect_stream_type(data: Any) -> str:
     return "generator" if is_generator else ""
 
 
-def read_stream(data: Any, input_shape: tuple[int | None, ...] | None) -> tuple[Any, ...]:
+def read_stream(data: Any, inputs: InputShapes | None) -> tuple[Any, ...]:
     """Read a whole stream and return its arrays.
 
     Args:
         data: A stream of x, (x, y) or (x, y, weights): batches, as for `fit`, or single examples,
             which are detected by labels without an axis or by the rank of x.
-        input_shape: Shape of one example in the model, if it is known.
+        inputs: Shapes of one example by the name of the model's input, in the model's order, if
+            the model is known; the name of a single input does not matter.
 
     Returns:
         A tuple of arrays, or of arrays by name if the stream yields dictionaries.
@@ -66,7 +68,7 @@ def read_stream(data: Any, input_shape: tuple[int | None, ...] | None) -> tuple[
     first_shapes: list[Any] = []
     growing: list[dict[str, GrowingArray]] = []
     try:
-        for batch in _wrap_errors(_iter_batches(data, input_shape), name):
+        for batch in _wrap_errors(_iter_batches(data, inputs), name):
             item = tuple(_to_arrays(part) for part in batch)
             if not first_shapes:
                 if any(part.ndim == 0 for part in _flatten_arrays(item)):
@@ -103,21 +105,19 @@ def read_stream(data: Any, input_shape: tuple[int | None, ...] | None) -> tuple[
                 column.close()
 
 
-def is_repeatable(data: Any, input_shape: tuple[int | None, ...] | None, x: Any) -> bool:
+def is_repeatable(data: Any, inputs: InputShapes | None, x: Any) -> bool:
     """Return whether a second pass over a stream yields the same first batch.
 
     An iterator made by a generator cannot be read again and is assumed to be repeatable.
 
     Args:
         data: A stream that was read.
-        input_shape: See `read_stream`.
+        inputs: See `read_stream`.
         x: Examples read in the first pass.
     """
     if isinstance(data, Iterator):
         return True
-    batch = next(
-        iter(_wrap_errors(_iter_batches(data, input_shape), detect_stream_type(data))), None
-    )
+    batch = next(iter(_wrap_errors(_iter_batches(data, inputs), detect_stream_type(data))), None)
     if batch is None:
         return False
     current, previous = dict(list_named_arrays(_to_arrays(batch[0]))), dict(list_named_arrays(x))
@@ -129,14 +129,12 @@ def is_repeatable(data: Any, input_shape: tuple[int | None, ...] | None, x: Any)
     )
 
 
-def _iter_batches(
-    data: Any, input_shape: tuple[int | None, ...] | None
-) -> Iterator[tuple[Any, ...]]:
+def _iter_batches(data: Any, inputs: InputShapes | None) -> Iterator[tuple[Any, ...]]:
     if _is_tf_data(data):
-        return _iter_tf_data(data, input_shape)
+        return _iter_tf_data(data, inputs)
     if _is_py_dataset(data):
         return _iter_py_dataset(data)
-    return _iter_generator(data, input_shape)
+    return _iter_generator(data, inputs)
 
 
 def _is_tf_data(data: Any) -> bool:
@@ -149,9 +147,22 @@ def _is_py_dataset(data: Any) -> bool:
     return keras is not None and isinstance(data, keras.utils.PyDataset)
 
 
-def _iter_generator(
-    data: Any, input_shape: tuple[int | None, ...] | None
-) -> Iterator[tuple[Any, ...]]:
+def _select_input(x: Any, inputs: InputShapes) -> tuple[Any, tuple[int | None, ...]]:
+    """Return one array (or specification) of examples, and the shape that the model has for it.
+
+    Args:
+        x: Examples as a stream yields them: one array, a list in the model's order, or arrays by
+            name, in any order.
+        inputs: See `read_stream`.
+    """
+    first = next(iter(inputs))
+    if isinstance(x, Mapping):
+        name = first if first in x else next(iter(x))
+        return x[name], inputs.get(name, inputs[first])
+    return x[0] if isinstance(x, (list, tuple)) else x, inputs[first]
+
+
+def _iter_generator(data: Any, inputs: InputShapes | None) -> Iterator[tuple[Any, ...]]:
     """Yield batches of a generator; single examples are joined into batches."""
     items = map(_to_tuple, data() if callable(data) else data)
     first = next(items, None)
@@ -159,8 +170,9 @@ def _iter_generator(
         return
     labels = _flatten_arrays((_to_arrays(first[1]),)) if len(first) > 1 else []
     is_unbatched = bool(labels) and labels[0].ndim == 0
-    if input_shape is not None:
-        is_unbatched = list_arrays(_to_arrays(first[0]))[0].ndim == len(input_shape)
+    if inputs is not None:
+        values, shape = _select_input(first[0], inputs)
+        is_unbatched = np.ndim(values) == len(shape)
     all_items = chain([first], items)
     yield from (
         map(_stack_examples, iterate_batches(all_items, BATCH_SIZE)) if is_unbatched else all_items
@@ -176,9 +188,7 @@ def _stack_examples(items: list[tuple[Any, ...]]) -> tuple[Any, ...]:
     )
 
 
-def _iter_tf_data(
-    data: Any, input_shape: tuple[int | None, ...] | None
-) -> Iterator[tuple[Any, ...]]:
+def _iter_tf_data(data: Any, inputs: InputShapes | None) -> Iterator[tuple[Any, ...]]:
     """Yield a finite `tf.data.Dataset` as tuples of array batches; single examples are batched."""
     if int(data.cardinality()) == tf.data.INFINITE_CARDINALITY:
         raise InputError(
@@ -194,19 +204,15 @@ def _iter_tf_data(
     ]
     if unsupported:
         raise InputError(f"A tf.data stream must hold plain tensors. Received: {unsupported[0]}.")
-    rank = _infer_rank(specs[0])
-    is_unbatched = len(specs) > 1 and _infer_rank(specs[1]) == 0
-    if input_shape is not None and rank is not None:
-        is_unbatched = rank == len(input_shape)
+    is_unbatched = len(specs) > 1 and tf.nest.flatten(specs[1])[0].shape.rank == 0
+    if inputs is not None:
+        tensor, shape = _select_input(specs[0], inputs)
+        if tensor.shape.rank is not None:
+            is_unbatched = tensor.shape.rank == len(shape)
     if is_unbatched:
         # batch anyway: one TensorFlow call per example is slow
         data = data.batch(BATCH_SIZE)
     yield from map(_to_tuple, data.as_numpy_iterator())
-
-
-def _infer_rank(spec: Any) -> Any:
-    first = tf.nest.flatten(spec)[0]
-    return getattr(getattr(first, "shape", None), "rank", None)
 
 
 def _iter_py_dataset(data: Any) -> Iterator[tuple[Any, ...]]:

@@ -31,7 +31,7 @@ from compress.data.kinds import (
     assign_roles,
     build_raw_data,
 )
-from compress.data.parts import Array, RawData
+from compress.data.parts import PART_NAMES, Array, RawData
 from compress.data.rows import Batch, collect_parts
 
 WEIGHT_COLUMN = "weight"
@@ -39,8 +39,6 @@ SPLIT_COLUMN = "split"
 """Names of the columns with weights and parts, which are not inputs."""
 MAX_ROWS = 65_536
 """Largest number of rows read at a time."""
-_PART_NAMES = {"train": "train", "val": "val", "validation": "val", "test": "test"}
-"""Parts by their names in the column of parts."""
 _UNNAMED_COLUMN = re.compile(r"Unnamed: \d+")
 """Name that pandas gives to a column without a name."""
 _INDEX_COLUMN = re.compile(r"__index_level_\d+__")
@@ -340,7 +338,7 @@ def _split_batches(table: _Table, roles: Roles) -> Iterator[tuple[str, Batch, Se
 
 
 def _parse_part(name: str, layout: Layout) -> str:
-    part = _PART_NAMES.get(name.strip().lower())
+    part = PART_NAMES.get(name.strip().lower())
     if part is None:
         raise InputError(
             f"Column '{layout.split}' of {layout.where} must hold train, val or test. Received: "

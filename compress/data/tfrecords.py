@@ -35,7 +35,7 @@ from compress.data.kinds import (
     build_raw_data,
     parse_extension,
 )
-from compress.data.parts import SPLITS, Array, RawData
+from compress.data.parts import PART_NAMES, SPLITS, Array, RawData
 from compress.data.rows import Batch, collect_parts
 from compress.data.tasks import has_classes
 from compress.plan.data import AUTO
@@ -51,8 +51,6 @@ _OPERATION_PATTERN = re.compile(r"^\{\{.*?\}\}|\[Op:.*", re.DOTALL)
 """Parts of TensorFlow's error messages other than the reason."""
 _DTYPES = {"bytes_list": "string", "float_list": "float32", "int64_list": "int64"}
 """Types of tensors by the kinds of lists in records."""
-_TFDS_PARTS = {"train": "train", "validation": "val", "test": "test"}
-"""Parts by their names in TensorFlow Datasets."""
 _PAIR_FIELDS = ("example", "label")
 _VERSION_PATTERN = re.compile(r"/(?=\d+\.\d+\.\d+$)")
 """Slash before a version, where TensorFlow Datasets requires a colon."""
@@ -106,7 +104,7 @@ def load_tfds(source: str, request: ReadRequest) -> RawData:
             arrays.
     """
     builder = _prepare_builder(source)
-    splits = {name: part for name, part in _TFDS_PARTS.items() if name in builder.info.splits}
+    splits = {name: part for name, part in PART_NAMES.items() if name in builder.info.splits}
     if "train" not in splits:
         raise InputError(
             f"'{source}' must have a part called train. Received: "

@@ -225,7 +225,8 @@ def prepare_dataset(
         ),
     }
     if model is not None and task == UNLABELLED:
-        return build_labelled_dataset(data, answers=build_predictor(model), **parts)
+        dataset = build_labelled_dataset(data, answers=build_predictor(model), **parts)
+        return with_metric(dataset, metric)
     dataset = build_labelled_dataset(data, task=task, **parts)
     if model is not None and getattr(model, "inputs", None):
         check_shapes(model, dataset)

@@ -217,7 +217,8 @@ class _PositionTask(TalliedTask, _SoftmaxTask):
 
     @classmethod
     def names_of(cls, labels: Array) -> int:
-        return int(labels.max()) + 1
+        void = 255 if labels.dtype == np.uint8 else VOID
+        return int(labels.max(where=labels != void, initial=0)) + 1
 
     @classmethod
     def counts(cls, labels: Array, names: int) -> list[int]:

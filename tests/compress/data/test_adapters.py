@@ -339,6 +339,34 @@ def test_of_several_inputs_each_is_held_against_the_first_pass() -> None:
         assert any("a second pass" in note for note in data.notes) == changes
 
 
+@pytest.mark.parametrize("batched", [True, False])
+@pytest.mark.parametrize("kind", ["tf.data", "generator"])
+def test_of_several_inputs_each_has_its_own_rank(kind: str, batched: bool) -> None:
+    """TensorFlow sorts names: the first array of a stream is not of the model's first input."""
+    import tensorflow as tf
+
+    sequences = np.arange(60 * 40, dtype=np.float32).reshape(60, 10, 4)
+    table = X.astype(np.float32)
+    head = Heads({"sequences": (10, 4), "a_table": (4,)}, {"class": SOFTMAX})
+    x = {"a_table": table, "sequences": sequences}
+    data: Any = tf.data.Dataset.from_tensor_slices((x, CLASSES))
+    data = data.batch(32) if batched else data
+    if kind == "generator":
+        data = iter(list(data.as_numpy_iterator()))
+    read, _, _, _ = read_arrays(data, head)
+    np.testing.assert_array_equal(read["sequences"], sequences)
+    np.testing.assert_array_equal(read["a_table"], table)
+
+
+def test_void_in_bytes_is_no_class() -> None:
+    masks = np.random.default_rng(0).integers(0, 2, (40, 4, 4)).astype(np.uint8)
+    masks[:, 0, 0] = 255
+    images = np.random.default_rng(1).normal(size=(40, 4, 4, 3))
+    data = build_labelled_dataset((images, masks), task="segmentation")
+    assert data.num_classes == 2
+    assert (data.train.y[:, 0, 0] == -1).all()
+
+
 def test_what_is_not_finite_in_a_stream_is_named() -> None:
     def holed() -> Any:
         yield X[:30], CLASSES[:30]

@@ -224,6 +224,25 @@ def test_python_resizes_as_the_command_line_does(tmp_path: Path) -> None:
         as_dataset((np.zeros((20, 3)), np.arange(20) % 2), resize=(6, 10))
 
 
+def test_parts_are_folders_and_need_a_training_part(tmp_path: Path) -> None:
+    images = [Image.fromarray(values(np.uint8, 200)), Image.fromarray(values(np.uint8, 90))]
+    folder_of(tmp_path / "train", images * 6, ".png")
+    folder_of(tmp_path / "validation", images, ".png")
+    hidden = tmp_path / "train" / "a" / ".thumbnails"
+    hidden.mkdir()
+    images[0].save(hidden / "small.png")
+    data = load_data(str(tmp_path))
+    # 12 and 14 images in train, a part of which is split off for the test; 2 and 14 in validation
+    assert (len(data.train) + len(data.test), len(data.val)) == (26, 16)
+    (tmp_path / "val").mkdir()
+    with pytest.raises(InputError, match=r"one validation part\. Received: val and validation\."):
+        load_data(str(tmp_path))
+    (tmp_path / "val").rmdir()
+    (tmp_path / "train").rename(tmp_path / "rest")
+    with pytest.raises(InputError, match=r"a folder train beside validation\. Received: none\."):
+        load_data(str(tmp_path))
+
+
 def test_progress_of_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder_of(tmp_path, [Image.fromarray(values(np.uint8, 200))], ".png")
     monkeypatch.setattr("compress.data.images.REPORT_INTERVAL", 8)
