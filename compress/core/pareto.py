@@ -66,14 +66,10 @@ def rank_nondominated(losses: Losses) -> npt.NDArray[np.int64]:
         Deb, Pratap, Agarwal & Meyarivan 2002, "A Fast and Elitist Multiobjective Genetic
         Algorithm: NSGA-II", section III.A (there the first front is 1).
     """
-    dominates = _compute_domination(losses)
-    dominators = dominates.sum(axis=0)  # (n,): number of unranked rows that dominate each row
     ranks = np.full(len(losses), -1, np.int64)
     rank = 0
-    while (ranks < 0).any():
-        front = (ranks < 0) & (dominators == 0)
-        ranks[front] = rank
-        dominators = dominators - dominates[front].sum(axis=0)
+    while len(rest := np.flatnonzero(ranks < 0)):
+        ranks[rest[compute_front_mask(losses[rest])]] = rank
         rank += 1
     return ranks
 
@@ -167,13 +163,6 @@ class ParetoFront:
         self.volume += max(0.0, float((self._reference - point).prod()) - shared)
         nondominated = self.rows[~(point <= self.rows).all(axis=1)]
         self.rows = np.concatenate([nondominated, point[np.newaxis]])
-
-
-def _compute_domination(losses: Losses) -> npt.NDArray[np.bool_]:
-    """Return an (n, n) mask that is True where row i dominates row j."""
-    no_worse = (losses[:, np.newaxis, :] <= losses[np.newaxis, :, :]).all(axis=-1)
-    better = (losses[:, np.newaxis, :] < losses[np.newaxis, :, :]).any(axis=-1)
-    return np.asarray(no_worse & better, np.bool_)
 
 
 def _compute_volume(losses: Losses, reference: Losses) -> float:
