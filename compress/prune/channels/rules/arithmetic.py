@@ -41,7 +41,7 @@ _KEEPS_VALUE = {
     "Mean", "Max", "Min", "Amax", "Amin", "Median", "Nanmean", "Nanmax", "Nanmin", "Nanmedian",
     "Average",
 }  # fmt: skip
-# axes of operations that have no such option
+# axes that operations without the option `axis` run along
 _LAST_AXES: dict[str, tuple[int, ...]] = {"TopK": (-1,), "Tril": (-2, -1), "Triu": (-2, -1)}
 NOT_FINITE = "its removed entries might not be finite numbers"
 
