@@ -347,9 +347,8 @@ def prepare_examples(
     from compress.data.streams import is_stream
     from compress.train.dataset_loading import as_examples, prepare_dataset
 
-    if criterion in WITHOUT_LABELS:
-        return as_examples(data, model=model, path=path, seed=seed)
-    if criterion in NEEDS_DATA or isinstance(data, tuple) or is_stream(data):
+    may_have_labels = criterion in NEEDS_DATA or isinstance(data, tuple) or is_stream(data)
+    if may_have_labels and criterion not in WITHOUT_LABELS:
         return prepare_dataset(model, data, path=path, seed=seed)
     return as_examples(data, model=model, path=path, seed=seed)
 

@@ -295,7 +295,7 @@ class PrunedModelBuilder:
                 model = PrunedModelBuilder(self.coupling, self.mask, self.removed_blocks).build(
                     change.program
                 )
-                section[change.key] = keras.saving.serialize_keras_object(model)
+                section["layer"] = keras.saving.serialize_keras_object(model)
             else:
                 change(section, self.kept)
         return config

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.lazy_modules import tf
-from compress.prune.weights.patterns import Pattern
+from compress.prune.weights.patterns import NMPattern, Pattern
 from compress.prune.weights.targets import Target
 
 SORTED = 1 << 15
@@ -141,7 +141,7 @@ class Ranking:
         final: Final sparsity of the schedule, in [0, 1). Overrides and ERK's ratios are reached in
             proportion to it.
         floors: Initial share of zeros of each target; masks never have fewer zeros (in the scope
-            "global": all targets together). Patterns with a fixed count ignore it.
+            "global": all targets together). N:M patterns ignore it.
 
     Attributes:
         final_sparsities: Final sparsity of each target, (targets,).
@@ -178,7 +178,7 @@ class Ranking:
         """
         pairs = list(zip(weights, self._targets, strict=True))
         magnitudes = [self._pattern.compute_magnitudes(weight, target) for weight, target in pairs]
-        if self._pattern.has_fixed_count:
+        if isinstance(self._pattern, NMPattern):
             kept = [self._pattern.select_kept(part) for part in magnitudes]
         else:
             kept = self._rank_units(magnitudes, sparsity, jit)

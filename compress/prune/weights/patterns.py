@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -21,22 +20,14 @@ def create_pattern(options: WeightOptions) -> Pattern:
         return NMPattern(spec.first, spec.second)
     if spec.kind == "block":
         return BlockPattern(spec.first, spec.second)
-    return UnstructuredPattern()
+    return Pattern()
 
 
-class Pattern(ABC):
-    """Base class of patterns.
+class Pattern:
+    """Single weights, ranked by |w|; base class of the other patterns.
 
     All tensors are TensorFlow tensors. All methods except `check` can run in a graph.
     """
-
-    has_fixed_count: ClassVar[bool] = False
-    """Whether the pattern fixes the number of kept units (`select_kept`) instead of a sparsity."""
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """The name of the pattern in a plan: "unstructured", "2:4" or "1x4"."""
 
     def check(self, target: Target) -> str:
         """Return the reason why a weight cannot have this pattern, or "" if it can.
@@ -49,27 +40,13 @@ class Pattern(ABC):
         """
         return ""
 
-    @abstractmethod
     def compute_magnitudes(self, weight: Any, target: Target) -> Any:
         """Return the magnitude of each unit (weight, block or position), in any shape."""
+        return tf.abs(weight)
 
     def expand_mask(self, kept: Any, target: Target) -> Any:
         """Convert a mask of units, shaped as in `compute_magnitudes`, to the weight's shape."""
         return kept
-
-    def select_kept(self, magnitudes: Any) -> Any:
-        """Return the mask of kept units, shaped as the magnitudes; only if `has_fixed_count`."""
-        raise NotImplementedError
-
-
-class UnstructuredPattern(Pattern):
-    """Single weights, ranked by |w|."""
-
-    name = "unstructured"
-
-    def compute_magnitudes(self, weight: Any, target: Target) -> Any:
-        """Return |w| in the weight's shape."""
-        return tf.abs(weight)
 
 
 @dataclass(frozen=True)
@@ -90,20 +67,14 @@ class NMPattern(Pattern):
 
     n: int
     m: int
-    has_fixed_count: ClassVar[bool] = True
-
-    @property
-    def name(self) -> str:
-        """The name in a plan: "2:4"."""
-        return f"{self.n}:{self.m}"
 
     def check(self, target: Target) -> str:
         """Return the reason if a kernel has no input axis of at least M entries, else ""."""
         if target.view is None:
-            return f"its kernel has no single input axis for {self.name}"
+            return f"its kernel has no single input axis for {self.n}:{self.m}"
         inputs = target.view.inputs
         if inputs < self.m:
-            return f"its input axis of {inputs} is shorter than the {self.m} of {self.name}"
+            return f"its input axis of {inputs} is shorter than the {self.m} of {self.n}:{self.m}"
         return ""
 
     def compute_magnitudes(self, weight: Any, target: Target) -> Any:
@@ -145,11 +116,6 @@ class BlockPattern(Pattern):
     rows: int
     columns: int
 
-    @property
-    def name(self) -> str:
-        """The name in a plan: "1x4"."""
-        return f"{self.rows}x{self.columns}"
-
     def check(self, target: Target) -> str:
         """Return the reason if a kernel is not a matrix at every position, else "".
 
@@ -160,12 +126,12 @@ class BlockPattern(Pattern):
             InputError: A block is larger than the matrix.
         """
         if target.view is None:
-            return f"its kernel is no matrix for blocks of {self.name}"
+            return f"its kernel is no matrix for blocks of {self.rows}x{self.columns}"
         size = (target.view.inputs, target.view.outputs)
         if self.rows > size[0] or self.columns > size[1]:
             raise InputError(
-                f"A block must be no larger than the weight. Received: {self.name} for the "
-                f"{size[0]} x {size[1]} kernel of layer '{target.layer}'. Choose a smaller "
+                f"A block must be no larger than the weight. Received: {self.rows}x{self.columns} "
+                f"for the {size[0]} x {size[1]} kernel of layer '{target.layer}'. Choose a smaller "
                 f"block, or leave the layer out: --weight-overrides {target.layer}=0."
             )
         return ""

@@ -136,9 +136,8 @@ class WeightPruner:
             InputError: A pattern matches no layer, a block is larger than a weight, the schedule
                 does not fit the training, weights are not finite, or the pruner was used before.
         """
-        has_length = steps_per_epoch is not None and epochs is not None
         total = steps_per_epoch * epochs if steps_per_epoch and epochs else None
-        if not has_length and self.schedule is None:
+        if total is None and self.schedule is None:
             raise InputError(
                 "attach() must know the length of the training. Received: "
                 f"steps_per_epoch={steps_per_epoch}, epochs={epochs}. Give both, or schedule=."
@@ -226,7 +225,8 @@ class WeightPruner:
         """
         self._find_targets(model)
         for target, mask in zip(self.targets, self._compute_masks(self._final), strict=True):
-            target.variable.assign(target.variable.value * _cast_like(mask, target.variable.value))
+            value = target.variable.value
+            target.variable.assign(value * tf.cast(mask, value.dtype))
         return self.report
 
     def __enter__(self) -> WeightPruner:
@@ -320,7 +320,7 @@ class WeightPruner:
         if self._model is not None:
             raise InputError("A WeightPruner must be used for one training. Make a new one.")
         if self.schedule is not None:
-            self.schedule = validate_schedule(self.schedule, total_steps)
+            validate_schedule(self.schedule, total_steps)
         else:
             assert total_steps is not None
             times = compute_update_times(self.options, total_steps, steps_per_epoch)
@@ -329,11 +329,11 @@ class WeightPruner:
         self._find_targets(model, None if state is None else state["floors"].tolist())
         self._model = model
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
+        values = [target.variable.value for target in self.targets]
         self._masks = [
-            tf.Variable(_cast_like(target.variable.value != 0, target.variable.value)
-                        if self._floors[index] > 0 else tf.ones_like(target.variable.value),
-                        trainable=False)
-            for index, target in enumerate(self.targets)
+            tf.Variable(tf.cast(value != 0, value.dtype) if self._floors[index] > 0
+                        else tf.ones_like(value), trainable=False)
+            for index, value in enumerate(values)
         ]  # fmt: skip
         if state is not None:
             self._restore(state)
@@ -368,7 +368,7 @@ class WeightPruner:
 
         def update() -> Any:
             for mask, new in zip(self._masks, self._compute_masks(sparsity), strict=True):
-                mask.assign(_cast_like(new, mask))
+                mask.assign(tf.cast(new, mask.dtype))
             return tf.constant(True)
 
         tf.cond(due, update, lambda: tf.constant(False))
@@ -412,7 +412,7 @@ class WeightPruner:
         return WeightReport(
             pruned,
             tuple(self.kept),
-            self.pattern.name,
+            str(self.options.pattern),
             self.options.effective_scope,
             tuple(self.notes),
         )
@@ -422,7 +422,3 @@ def _reset_train_function(model: Any) -> None:
     """Make the next `fit` trace its step again, because a traced step keeps its constraints."""
     if getattr(model, "train_function", None) is not None:
         model.train_function = None
-
-
-def _cast_like(flags: Any, like: Any) -> Any:
-    return tf.cast(flags, like.dtype)

@@ -85,8 +85,8 @@ def create_schedule(options: WeightOptions, times: UpdateTimes) -> Any:
     return build_schedule({"class_name": "PolynomialDecay", "config": config})
 
 
-def validate_schedule(schedule: Any, total_steps: int | None) -> Any:
-    """Check a user-defined schedule and return it.
+def validate_schedule(schedule: Any, total_steps: int | None) -> None:
+    """Check a user-defined schedule.
 
     Args:
         schedule: tfmot's `ConstantSparsity` or `PolynomialDecay`, or any function from a step to
@@ -107,7 +107,6 @@ def validate_schedule(schedule: Any, total_steps: int | None) -> Any:
             f"A pruning schedule must end before training does. Received: end_step {end}, "
             f"{total_steps} training steps."
         )
-    return schedule
 
 
 def get_final_sparsity(schedule: Any, options: WeightOptions) -> float:

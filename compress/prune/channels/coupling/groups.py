@@ -189,19 +189,12 @@ class Coupling:
         self._signature = np.asarray(self.incidence.T @ weights)
         group_of = np.full(self.unit_count, -1)
         prunable = np.flatnonzero(~self.frozen & (self._signature != 0))
-        if not len(prunable):
-            return (), group_of
-        _, first, inverse = np.unique(
-            self._signature[prunable], return_index=True, return_inverse=True
-        )
-        order = np.argsort(first)  # in the order of the model
-        rank = np.empty(len(order), int)
-        rank[order] = np.arange(len(order))
-        group_of[prunable] = rank[inverse]
-        by_group = np.split(
-            prunable[np.argsort(rank[inverse], kind="stable")],
-            np.cumsum(np.bincount(rank[inverse]))[:-1],
-        )
+        units_by_signature: dict[int, list[int]] = defaultdict(list)  # in the order of the model
+        for unit in prunable.tolist():
+            units_by_signature[self._signature[unit]].append(unit)
+        by_group = [np.array(units) for units in units_by_signature.values()]
+        for index, units in enumerate(by_group):
+            group_of[units] = index
         columns = self.incidence.tocsc()
         axes = np.array([self.axis_rows[id(binding.ids)] for binding in self.bindings])
         heads = np.zeros(self.unit_count, bool)

@@ -113,14 +113,12 @@ class Term:
 
 @dataclass(frozen=True, eq=False)
 class InnerModel:
-    """Config edit of a layer that contains a model: the pruned inner model.
+    """Config edit of a layer that contains a model, at the key "layer": the pruned inner model.
 
     Attributes:
-        key: Key of the inner model in the layer's config.
         program: The recorded inner model.
     """
 
-    key: str
     program: Any
 
 
@@ -141,25 +139,10 @@ class CouplingGraph:
         self.scales: dict[int, list[tuple[Any, Callable[[Kept], float]]]] = defaultdict(list)
         self.by_weights: set[int] = set()  # operations whose config follows from their weights
         self.call_edits: dict[int, list[CallEdit]] = defaultdict(list)  # by call
-        self.statistics: list[tuple[str, Ids]] = []
         self.copied: dict[int, tuple[str, str, str]] = {}  # operation -> name, class, reason
         self.unknown: dict[str, tuple[str, str]] = {}  # layer name -> (class, reason)
         self.tensors: dict[int, Slots] = {}  # tensor -> slots of its first computation
         self.first_inputs: dict[int, list[Slots]] = {}  # operation -> inputs of its first call
-
-    def create_slots(self, size: int, layer: str, kind: str = CHANNELS) -> Ids:
-        """Create `size` unlinked slots.
-
-        Args:
-            size: Number of slots.
-            layer: Name of the layer that produces them.
-            kind: "channels" or "heads".
-        """
-        start, self.count = self.count, self.count + size
-        self.makers.append((start, layer))
-        if kind == HEADS:
-            self.heads.append((start, self.count))
-        return np.arange(start, self.count)
 
     def link(self, first: Ids, second: Ids) -> None:
         """Link `first[i]` to `second[i]`; the shapes are broadcast."""
@@ -170,29 +153,6 @@ class CouplingGraph:
         """Freeze slots, for a reason and under a layer's name; None is ignored."""
         if ids is not None and ids.size:
             self.freezes.append(Freeze(ids, reason, layer))
-
-    def bind(self, variable: Any, axis: int, ids: Ids | None, layer: str) -> None:
-        """Bind slots to an axis of a variable.
-
-        The second binding of a shared variable is linked to the first. If one of them is None, the
-        slots of the other one are frozen.
-
-        Args:
-            variable: The weight.
-            axis: Axis of the weight.
-            ids: Slots of the axis; None: the axis is never pruned.
-            layer: Name of the layer.
-        """
-        key = (id(variable), axis)
-        if key not in self.bindings:
-            self.bindings[key] = None if ids is None else Binding(variable, axis, ids, layer)
-            return
-        binding = self.bindings[key]
-        if binding is not None and ids is not None:
-            self.link(binding.ids, ids)
-        else:
-            fixed = ids if binding is None else binding.ids
-            self.freeze(fixed, "its weights are shared with a call on fixed channels", layer)
 
 
 def count_entries(shape: Shape) -> int:
@@ -237,8 +197,18 @@ class LayerCall:
     # -- slots ---------------------------------------------------------------------------
 
     def new(self, size: int, kind: str = CHANNELS) -> Ids:
-        """Create slots for a new axis; numbers of heads are never rounded."""
-        return self.graph.create_slots(size, self.name, kind)
+        """Create slots for a new axis, linked to none; numbers of heads are never rounded.
+
+        Args:
+            size: Number of slots.
+            kind: "channels" or "heads".
+        """
+        start, stop = self.graph.count, self.graph.count + size
+        self.graph.count = stop
+        self.graph.makers.append((start, self.name))
+        if kind == HEADS:
+            self.graph.heads.append((start, stop))
+        return np.arange(start, stop)
 
     def link(self, first: Ids | None, second: Ids | None, why: str = "") -> Ids | None:
         """Link two axes entry by entry; if one is untracked, the other is frozen.
@@ -267,12 +237,6 @@ class LayerCall:
         for axis in slots.tracked if axes is None else axes:
             self.freeze(slots.axes[axis], reason)
 
-    def create_frozen(self, size: int, reason: str) -> Ids:
-        """Create slots that are frozen from the start, for a fixed part of a tracked axis."""
-        ids = self.new(size)
-        self.freeze(ids, reason)
-        return ids
-
     def link_columns(self, ids: Ids, rows: int) -> Ids:
         """Link entries at equal positions of `rows` equal runs, and return the first run."""
         table = ids.reshape(rows, -1)
@@ -288,10 +252,29 @@ class LayerCall:
     # -- weights, costs, edits -----------------------------------------------------------
 
     def bind(self, variable: Any, axis: int, ids: Ids | None) -> None:
-        """Bind slots to an axis of a weight; a missing weight (None) is ignored."""
-        if variable is not None:
-            axis = axis % len(variable.shape)
-            self.graph.bind(variable, axis, ids, self.name)
+        """Bind slots to an axis of a weight; a missing weight (None) is ignored.
+
+        The second binding of a shared weight is linked to the first. If one of them is None, the
+        slots of the other one are frozen.
+
+        Args:
+            variable: The weight.
+            axis: Axis of the weight.
+            ids: Slots of the axis; None: the axis is never pruned.
+        """
+        if variable is None:
+            return
+        bindings, axis = self.graph.bindings, axis % len(variable.shape)
+        key = (id(variable), axis)
+        if key not in bindings:
+            bindings[key] = None if ids is None else Binding(variable, axis, ids, self.name)
+            return
+        first = bindings[key]
+        if first is not None and ids is not None:
+            self.graph.link(first.ids, ids)
+        else:
+            fixed = ids if first is None else first.ids
+            self.freeze(fixed, "its weights are shared with a call on fixed channels")
 
     def macs(self, positions: float, *axes: Ids | int | None) -> None:
         """Add MACs: positions x the sizes of the axes.
@@ -335,11 +318,6 @@ class LayerCall:
         """Multiply a weight by `factor(kept)` after slicing."""
         if variable is not None:
             self.graph.scales[id(self.node.operation)].append((variable, factor))
-
-    def record_statistics(self, ids: Ids | None) -> None:
-        """Record that the layer reduces over this axis: its statistics cover kept entries only."""
-        if ids is not None:
-            self.graph.statistics.append((self.name, ids))
 
     def report_unknown(self, reason: str) -> list[Slots]:
         """Treat the call as opaque: freeze its inputs, fix its outputs and report the layer.
@@ -390,15 +368,12 @@ class LayerCall:
             positions=self.positions * positions,
         )
 
-    def propagate_model(
-        self, model: Any, inputs: Sequence[Slots], key: str, steps: int
-    ) -> list[Slots]:
-        """Propagate slots through a model inside this layer.
+    def propagate_model(self, model: Any, inputs: Sequence[Slots], steps: int) -> list[Slots]:
+        """Propagate slots through a model inside this layer, at the key "layer" of its config.
 
         Args:
             model: A graph of layers.
             inputs: Slots of its inputs.
-            key: Key of its config in this layer's config, where surgery puts the pruned model.
             steps: Number of repetitions of the call, by which MACs are multiplied.
 
         Returns:
@@ -413,7 +388,7 @@ class LayerCall:
         for node in program.walk():
             for variable, factor in self.graph.scales[id(node.operation)]:
                 self.scale(variable, factor)
-        change = self.path, InnerModel(key, program)
+        change = self.path, InnerModel(program)
         self.graph.config_edits[id(self.node.operation)].append(change)
         return results
 
@@ -437,14 +412,11 @@ class LayerCall:
         origin = origin or next((slots.origin for slots in self.inputs if slots.origin), "")
         return Slots(shape, tuple(ids), zero, origin)
 
-    def passed(self, slots: Slots, *, zero: bool | None = None, index: int = 0) -> Slots:
-        """Return the slots of an output with the tracked axes of an input of equal rank.
+    def passed(self, slots: Slots, *, zero: bool | None = None) -> Slots:
+        """Return the slots of the first output with the tracked axes of an input of equal rank.
 
         Args:
             slots: Slots of the input.
             zero: Whether removed entries are zero; default: as in the input.
-            index: Index of the output.
         """
-        return Slots(
-            self.shapes[index], slots.axes, slots.zero if zero is None else zero, slots.origin
-        )
+        return Slots(self.shapes[0], slots.axes, slots.zero if zero is None else zero, slots.origin)

@@ -87,7 +87,6 @@ class Context:
         self.notes: list[str] = []
         self._results: dict[Any, Any] = {}
         self._scores: dict[tuple[int, int], Scores] = {}
-        self._values: dict[int, npt.NDArray[Any]] = {}
         self._sums: dict[tuple[int, float], Scores] = {}
 
     def compute_once(self, compute: Callable[[Context], T]) -> T:
@@ -156,9 +155,7 @@ class Context:
 
     def value(self, variable: Any) -> npt.NDArray[Any]:
         """Return a weight as an array."""
-        if id(variable) not in self._values:
-            self._values[id(variable)] = _read_array(variable)
-        return self._values[id(variable)]
+        return np.asarray(variable.numpy())
 
     def power_sums(self, part: Slice, power: float) -> Scores:
         """Return the sum of |w|^power over the entries of each unit of a slice, (units,)."""
@@ -170,7 +167,7 @@ class Context:
 
     def combined(self, parts: list[Scores]) -> Scores:
         """Return the mean of the norms of a unit's slices, (slices, units) -> (units,)."""
-        return np.asarray(np.stack(parts).sum(0) / len(parts))
+        return np.asarray(np.mean(parts, axis=0))
 
     def _sum_axis(self, part: Slice, power: float) -> Scores:
         key = (part.binding, power)
@@ -183,13 +180,7 @@ class Context:
                 shape[part.axis],
                 int(np.prod(shape[part.axis + 1 :])),
             )
-            if power == 2:
-                sums = np.einsum("ijk,ijk->j", table, table)
-            elif power == 1:
-                sums = np.abs(table).sum((0, 2))
-            else:
-                sums = (np.abs(table) ** power).sum((0, 2))
-            self._sums[key] = sums.astype(np.float64)
+            self._sums[key] = (np.abs(table) ** power).sum((0, 2)).astype(np.float64)
         return self._sums[key]
 
     @cached_property
@@ -218,15 +209,6 @@ class Context:
                     Slice(index, binding.variable, binding.axis, entries, local)
                 )
         return slices_by_group
-
-
-def _read_array(variable: Any) -> npt.NDArray[Any]:
-    """Return the value of a weight, without a copy if TensorFlow exposes its buffer."""
-    try:
-        return np.asarray(memoryview(variable.value.read_value()))
-    except (AttributeError, TypeError, ValueError, BufferError):
-        # bfloat16, a device other than the CPU, or another kind of variable
-        return np.asarray(variable.numpy())
 
 
 def _group_entries(coupling: Coupling, ids: Ids, position: Ids) -> list[tuple[int, Ids, Ids]]:

@@ -34,9 +34,7 @@ def score_l2(group: Group, context: Context) -> Scores:
 
 def _score_norms(group: Group, context: Context, power: float) -> Scores:
     parts = [*context.kernels(group), *context.scales(group)] or context.slices(group)
-    return context.combined(
-        [np.asarray(context.power_sums(part, power) ** (1 / power)) for part in parts]
-    )
+    return context.combined([context.power_sums(part, power) ** (1 / power) for part in parts])
 
 
 def score_bn_scale(group: Group, context: Context) -> Scores:
@@ -51,7 +49,7 @@ def score_bn_scale(group: Group, context: Context) -> Scores:
     if not parts:
         context.notes.append(f"group '{group.name}' passes no normalization scale: scored by l2")
         return score_l2(group, context)
-    return context.combined([np.asarray(context.power_sums(part, 1.0)) for part in parts])
+    return context.combined([context.power_sums(part, 1.0) for part in parts])
 
 
 def score_fpgm(group: Group, context: Context) -> Scores:

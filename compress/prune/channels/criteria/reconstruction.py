@@ -15,6 +15,7 @@ from compress.model.ports import flatten_inputs
 from compress.model.program import flatten_program
 from compress.model.recording import record_program
 from compress.prune.channels.coupling.groups import Group
+from compress.prune.channels.coupling.slots import Numbers
 from compress.prune.channels.criteria._base import Context, Scores
 from compress.prune.channels.criteria.magnitude import score_l2
 from compress.reconstruction.input_moments import KernelInputs, collect_input_moments
@@ -23,7 +24,6 @@ from compress.reconstruction.matching import should_open
 ROUNDS = 64
 """Maximum number of elimination rounds; in larger groups a round removes several units."""
 RIDGE = 1e-3  # relative to the second moment of each kernel input
-Numbers = npt.NDArray[np.float64]
 
 
 def score_reconstruction(group: Group, context: Context) -> Scores:

@@ -188,26 +188,40 @@ def collect_tensors(call: LayerCall, first: str, rest: str = "") -> dict[str, li
 
 def link_broadcast_axes(call: LayerCall, inputs: Sequence[Slots]) -> dict[int, Ids | None]:
     """Link the axes of tensors that are broadcast to the first output, and return its axes."""
-    return {axis: _link_broadcast_axis(call, inputs, axis) for axis in range(len(call.shapes[0]))}
+    rank = len(call.shapes[0])
+    return {
+        axis: link_axes(
+            call,
+            [(slots, axis - rank) for slots in inputs if len(slots.shape) >= rank - axis],
+            size,
+        )
+        for axis, size in enumerate(call.shapes[0])
+    }
 
 
-def _link_broadcast_axis(call: LayerCall, inputs: Sequence[Slots], axis: int) -> Ids | None:
-    ids: Ids | None = None
-    fixed, shape = "", call.shapes[0]
-    for slots in inputs:
-        position = axis - (len(shape) - len(slots.shape))
-        if position < 0:
-            continue
-        axis_ids = slots.axes[position]
-        if slots.shape[position] == 1 and shape[axis] != 1:
-            call.freeze(axis_ids, "its only entry is broadcast")
-        elif axis_ids is None and slots.shape[position] != 1:
+def link_axes(call: LayerCall, places: Sequence[tuple[Slots, int]], size: int | None) -> Ids | None:
+    """Link axes that are broadcast to one axis, and return its ids; None if all are untracked.
+
+    They are frozen if one of them is fixed; an axis of a constant is not, because it can be sliced.
+
+    Args:
+        call: The call.
+        places: Slots of each tensor, with the index of its axis.
+        size: Size of the common axis.
+    """
+    linked: Ids | None = None
+    fixed = ""
+    for slots, axis in places:
+        ids = slots.axes[axis]
+        if slots.shape[axis] == 1 and size != 1:
+            call.freeze(ids, "its only entry is broadcast")
+        elif ids is not None:
+            linked = ids if linked is None else call.link(linked, ids)
+        elif slots.shape[axis] != 1 and slots.origin != CONSTANT:
             fixed = fixed or slots.origin or "it meets a fixed axis"
-        elif axis_ids is not None:
-            ids = axis_ids if ids is None else call.link(ids, axis_ids)
     if fixed:
-        call.freeze(ids, fixed)
-    return ids
+        call.freeze(linked, fixed)
+    return linked
 
 
 def has_slots(call: LayerCall, slots: Slots, axis: int) -> bool:
@@ -305,34 +319,15 @@ def apply_activation(call: LayerCall, slots: Slots, function: Any) -> Slots:
         name = ""
     if name in _ZERO:
         return slots
-    if name in _NONZERO:
-        return Slots(slots.shape, slots.axes, False, slots.origin)
-    if name in _OVER_LAST_AXIS:
-        last = len(slots.shape) - 1
-        exact = name == "softmax" and set(slots.tracked) <= {last}
-        return normalize_over_axes(call, slots, (last,), exact=exact)
+    if name in _NONZERO | _OVER_LAST_AXIS:
+        exact = name == "softmax" and set(slots.tracked) <= {len(slots.shape) - 1}
+        return Slots(slots.shape, slots.axes, exact, slots.origin)
     pointwise, zero = analyze_activation(function)
     if pointwise:
         return Slots(slots.shape, slots.axes, slots.zero and zero, slots.origin)
     text = f"activation {name or function!r} mixes channels"
     call.freeze_axes(slots, text)
     return Slots(slots.shape, (None,) * len(slots.shape), origin=f"layer '{call.name}': {text}")
-
-
-def normalize_over_axes(
-    call: LayerCall, slots: Slots, axes: Sequence[int], *, exact: bool = True
-) -> Slots:
-    """Return the slots after a layer whose statistics are those of the kept entries.
-
-    Args:
-        call: The call.
-        slots: Slots of its input.
-        axes: Axes that the statistics are computed over.
-        exact: Whether removed entries of its output are zero.
-    """
-    for axis in axes:
-        call.record_statistics(slots.axes[axis])
-    return Slots(slots.shape, slots.axes, exact, slots.origin)
 
 
 def analyze_activation(function: Any) -> tuple[bool, bool]:

@@ -22,7 +22,6 @@ from compress.prune.channels.rules._base import (
     list_operands,
     map_axes,
     normalize_axes,
-    normalize_over_axes,
     operation_rule,
     slice_constants,
 )
@@ -42,6 +41,8 @@ _KEEPS_VALUE = {
     "Mean", "Max", "Min", "Amax", "Amin", "Median", "Nanmean", "Nanmax", "Nanmin", "Nanmedian",
     "Average",
 }  # fmt: skip
+# axes that operations without the option `axis` run along
+_LAST_AXES: dict[str, tuple[int, ...]] = {"TopK": (-1,), "Tril": (-2, -1), "Triu": (-2, -1)}
 NOT_FINITE = "its removed entries might not be finite numbers"
 
 
@@ -149,9 +150,9 @@ def propagate_softmax(call: LayerCall) -> Slots:
     x, *masks = call.inputs
     for mask in masks:
         call.freeze_axes(mask, "it is the mask of a softmax")
-    axes, tracked = normalize_axes(call.layer.axis, len(x.shape)), set(x.tracked)
-    exact = bool(tracked) and tracked <= set(axes) and type(call.layer).__name__ != "LogSoftmax"
-    return normalize_over_axes(call, x, axes, exact=exact)
+    axes, tracked = set(normalize_axes(call.layer.axis, len(x.shape))), set(x.tracked)
+    exact = bool(tracked) and tracked <= axes and type(call.layer).__name__ != "LogSoftmax"
+    return Slots(x.shape, x.axes, exact, x.origin)
 
 
 @operation_rule("Glu")
@@ -165,43 +166,29 @@ def propagate_glu(call: LayerCall) -> Slots:
     return Slots(call.shapes[0], axes, x.zero, x.origin)
 
 
-@operation_rule("Average")
 @operation_rule(
-    "All", "Any", "Amax", "Amin", "Argmax", "Argmin", "CountNonzero", "Logsumexp", "Max", "Mean",
-    "Median", "Min", "Nanargmax", "Nanargmin", "Nanmax", "Nanmean", "Nanmedian", "Nanmin",
-    "Nanprod", "Nanstd", "Nansum", "Nanvar", "Norm", "Prod", "Ptp", "Std", "Sum", "Var",
+    "All", "Any", "Amax", "Amin", "Argmax", "Argmin", "Average", "CountNonzero", "Logsumexp", "Max",
+    "Mean", "Median", "Min", "Moments", "Nanargmax", "Nanargmin", "Nanmax", "Nanmean", "Nanmedian",
+    "Nanmin", "Nanprod", "Nanstd", "Nansum", "Nanvar", "Norm", "Prod", "Ptp", "Std", "Sum", "Var",
 )  # fmt: skip
-def propagate_reduction(call: LayerCall) -> Slots:
+def propagate_reduction(call: LayerCall) -> list[Slots]:
     """Freeze reduced axes, except in sums over entries that are zero if removed."""
     if get_arguments(call).get("weights") is not None:
-        return call.report_unknown("weighted averages have no rule")[0]
+        return call.report_unknown("weighted averages have no rule")
     op, x = call.layer, call.inputs[0]
-    return _reduce_axes(
-        call, normalize_axes(op.axis, len(x.shape)), bool(getattr(op, "keepdims", False))
-    )
-
-
-@operation_rule("Moments")
-def propagate_moments(call: LayerCall) -> list[Slots]:
-    """Propagate slots to mean and variance; reduced axes are frozen."""
-    op, x = call.layer, call.inputs[0]
-    out = _reduce_axes(call, normalize_axes(op.axes, len(x.shape)), bool(op.keepdims))
-    return [out, replace(out, value=None)]
-
-
-def _reduce_axes(call: LayerCall, axes: tuple[int, ...], keepdims: bool) -> Slots:
-    x = call.inputs[0]
-    kind = type(call.layer).__name__
+    kind, rank = type(op).__name__, len(x.shape)
+    axes = normalize_axes(op.axes if kind == "Moments" else op.axis, rank)
     if not (x.zero and _is_sum(call, axes)):
         call.freeze_axes(x, f"{kind.lower()} reduces it", axes)
-    sources: list[int | None] = [
+    sources = [
         None if axis in axes else axis
-        for axis in range(len(x.shape))
-        if keepdims or axis not in axes
+        for axis in range(rank)
+        if axis not in axes or getattr(op, "keepdims", False)
     ]
-    same = kind != "Logsumexp" and getattr(call.layer, "initial", None) is None
+    same = kind != "Logsumexp" and getattr(op, "initial", None) is None
     value = x.value if kind in _KEEPS_VALUE and same else None
-    return replace(map_axes(call, x, sources), zero=x.zero and same, value=value)
+    out = replace(map_axes(call, x, sources), zero=x.zero and same, value=value)
+    return [out] * len(call.shapes)
 
 
 def _is_sum(call: LayerCall, axes: tuple[int, ...]) -> bool:
@@ -213,34 +200,22 @@ def _is_sum(call: LayerCall, axes: tuple[int, ...]) -> bool:
     return type(op).__name__ in _SUMS
 
 
-@operation_rule("Argsort")
-@operation_rule("Cumsum", "Cumprod", "Nancumsum", "Nancumprod", "Sort", "Diff")
-def propagate_scan(call: LayerCall) -> Slots:
-    """Freeze the axis that the operation runs along."""
-    x, kind = call.inputs[0], type(call.layer).__name__.lower()
-    if call.layer.axis is None:
-        return call.report_unknown(f"{kind} without an axis folds all axes")[0]
-    axis = call.layer.axis % len(x.shape)
-    call.freeze_axes(x, f"{kind} runs along it", [axis])
-    sources = [None if index == axis else index for index in range(len(x.shape))]
-    return replace(map_axes(call, x, sources), zero=x.zero and kind != "argsort", value=None)
-
-
-@operation_rule("TopK")
-def propagate_top_k(call: LayerCall) -> list[Slots]:
-    """Freeze the last axis, which the operation searches for the largest entries."""
-    x = call.inputs[0]
-    call.freeze_axes(x, "topk runs along it", [-1])
-    values = map_axes(call, x, [*range(len(x.shape) - 1), None])
-    return [values, replace(values, zero=False, value=None)]
-
-
-@operation_rule("Tril", "Triu")
-def propagate_triangle(call: LayerCall) -> Slots:
-    """Freeze the last two axes, in which the operation sets a triangle to zero."""
-    x = call.inputs[0]
-    call.freeze_axes(x, f"{type(call.layer).__name__.lower()} depends on its positions", [-2, -1])
-    return replace(x, value=None)
+@operation_rule(
+    "Argsort", "Cumprod", "Cumsum", "Diff", "Nancumprod", "Nancumsum", "Roll", "Sort", "TopK",
+    "Tril", "Triu",
+)  # fmt: skip
+def propagate_scan(call: LayerCall) -> list[Slots]:
+    """Freeze the axes that the operation runs along."""
+    x, kind = call.inputs[0], type(call.layer).__name__
+    axis = _LAST_AXES.get(kind, getattr(call.layer, "axis", None))
+    if axis is None:
+        return call.report_unknown(f"{kind.lower()} without an axis folds all axes")
+    axes = normalize_axes(axis, len(x.shape))
+    call.freeze_axes(x, f"{kind.lower()} runs along it", axes)
+    sources = [None if index in axes else index for index in range(len(x.shape))]
+    value = x.value if kind in ("Roll", "Sort", "TopK") else None
+    out = replace(map_axes(call, x, sources), zero=x.zero and kind != "Argsort", value=value)
+    return [out, *[replace(out, zero=False, value=None)] * (len(call.shapes) - 1)]
 
 
 @operation_rule("Normalize")

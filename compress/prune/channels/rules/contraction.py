@@ -10,11 +10,11 @@ import numpy as np
 
 from compress.prune.channels.coupling.slots import Ids, LayerCall, Slots
 from compress.prune.channels.rules._base import (
-    CONSTANT,
     convert_like,
     get_arguments,
     has_variable,
     is_symbolic,
+    link_axes,
     list_operands,
     operation_rule,
     replace_argument,
@@ -147,7 +147,7 @@ def propagate_product(call: LayerCall, sources: Sequence[str], target: str) -> S
         for letter, occurrences in occurrences_by_letter.items()
     }
     ids = {
-        letter: _link_letter(call, occurrences_by_letter[letter], size)
+        letter: link_axes(call, occurrences_by_letter[letter], size)
         for letter, size in sizes.items()
     }
     for letter in sizes:
@@ -162,22 +162,6 @@ def propagate_product(call: LayerCall, sources: Sequence[str], target: str) -> S
         call.macs(1, *factors)
     axes = {axis: ids[letter] for axis, letter in enumerate(target)}
     return call.out(axes, zero=all(is_zero[letter] for letter in target if ids[letter] is not None))
-
-
-def _link_letter(call: LayerCall, occurrences: list[tuple[Slots, int]], size: int) -> Ids | None:
-    linked: Ids | None = None
-    fixed = ""
-    for slots, axis in occurrences:
-        axis_ids = slots.axes[axis]
-        if slots.shape[axis] == 1 and size != 1:
-            call.freeze(axis_ids, "its only entry is broadcast")
-        elif axis_ids is not None:
-            linked = axis_ids if linked is None else call.link(linked, axis_ids)
-        elif slots.origin != CONSTANT:
-            fixed = fixed or slots.origin or "it meets a fixed axis"
-    if fixed:
-        call.freeze(linked, f"a product with a fixed axis ({fixed})")
-    return linked
 
 
 @operation_rule("DotProductAttention")

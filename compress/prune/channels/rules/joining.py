@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from compress.core.lazy_modules import keras
 from compress.prune.channels.coupling.slots import Ids, Kept, LayerCall, Slots
 from compress.prune.channels.rules._base import (
     convert_like,
@@ -42,34 +43,30 @@ def propagate_multiply(call: LayerCall) -> Slots:
 
 
 @layer_rule("Concatenate")
+@operation_rule("Concatenate", "Append")
 def propagate_concatenate(call: LayerCall) -> Slots:
     """Join one axis, and link all other axes."""
-    return join_slots(call, call.inputs, call.layer.axis)
-
-
-def join_slots(call: LayerCall, inputs: list[Slots], axis: int) -> Slots:
-    """Return the slots of tensors that are concatenated along an axis.
-
-    Args:
-        call: The call.
-        inputs: Slots of the tensors.
-        axis: The axis; other axes are linked.
-    """
+    if call.layer.axis is None:
+        return call.report_unknown("append without an axis folds all axes")[0]
+    inputs = call.inputs
+    if not isinstance(call.layer, keras.layers.Layer):
+        values = list(get_arguments(call).values())  # a list of tensors, or two
+        inputs = list_operands(call, values if len(values) > 1 else values[0])
     rank = len(call.shapes[0])
-    axis = axis % rank
+    axis = call.layer.axis % rank
     axes = {other: _link_axis(call, inputs, other) for other in range(rank) if other != axis}
     if any(slots.axes[axis] is not None for slots in inputs):
         parts = []
         for slots in inputs:
-            axis_ids, size = slots.axes[axis], slots.shape[axis]
-            if axis_ids is None and size is None:
+            ids, size = slots.axes[axis], slots.shape[axis]
+            if ids is None and size is None:
                 for joined_input in inputs:
                     call.freeze(joined_input.axes[axis], "it is joined to an axis of unknown size")
                 return call.out(axes)
-            reason = slots.origin or "a fixed part of a concatenation"
-            parts.append(
-                call.create_frozen(int(size or 0), reason) if axis_ids is None else axis_ids
-            )
+            if ids is None:
+                ids = call.new(int(size or 0))
+                call.freeze(ids, slots.origin or "a fixed part of a concatenation")
+            parts.append(ids)
         axes[axis] = np.concatenate(parts)
     return call.out(axes, zero=all(slots.zero or not slots.tracked for slots in inputs))
 
@@ -129,20 +126,6 @@ def link_contracted(
     reason = "a product sums over it"
     for ids, other in ((a, second), (b, first)):
         call.freeze(ids, f"{reason} ({other.origin})" if other.origin else reason)
-
-
-@operation_rule("Concatenate")
-def propagate_concatenate_operation(call: LayerCall) -> Slots:
-    """Join one axis, and link all other axes."""
-    return join_slots(call, list_operands(call, get_arguments(call)["xs"]), call.layer.axis)
-
-
-@operation_rule("Append")
-def propagate_append(call: LayerCall) -> Slots:
-    """Join two tensors along an axis."""
-    if call.layer.axis is None:
-        return call.report_unknown("append without an axis folds all axes")[0]
-    return join_slots(call, list_operands(call, get_arguments(call).values()), call.layer.axis)
 
 
 @operation_rule("Stack")
@@ -391,12 +374,3 @@ def propagate_flip(call: LayerCall) -> Slots:
         ids[::-1] if ids is not None and axis in axes else ids for axis, ids in enumerate(x.axes)
     )
     return replace(x, axes=flipped)
-
-
-@operation_rule("Roll")
-def propagate_roll(call: LayerCall) -> Slots:
-    """Freeze the axes along which positions are shifted."""
-    x = call.inputs[0]
-    axes = normalize_axes(call.layer.axis, len(x.shape))
-    call.freeze_axes(x, "roll shifts it", axes)
-    return map_axes(call, x, [None if axis in axes else axis for axis in range(len(x.shape))])

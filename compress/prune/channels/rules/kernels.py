@@ -178,22 +178,12 @@ def propagate_einsum_dense(call: LayerCall) -> Slots:
     return apply_activation(call, out, layer.activation)
 
 
-@layer_rule("Embedding")
+@layer_rule("Embedding", "ReversibleEmbedding")
 def propagate_embedding(call: LayerCall) -> Slots:
-    """Bind a table (vocabulary, features); looking up rows takes no MACs."""
-    layer = call.layer
-    call.freeze_axes(call.inputs[0], "it is an index into an embedding")
-    out = call.new(layer.output_dim)
-    call.bind(layer.embeddings, 1, out)
-    call.config("output_dim", out)
-    return call.out({len(call.shapes[0]) - 1: out}, zero=True)
-
-
-@layer_rule("ReversibleEmbedding")
-def propagate_reversible_embedding(call: LayerCall) -> Slots:
     """Bind a table (vocabulary, features), and (features, vocabulary) for reverse if untied.
 
     Both directions share the features, so a channel is removed in both; the vocabulary is fixed.
+    Looking up rows takes no MACs.
     """
     layer, x = call.layer, call.inputs[0]
     call.link_by_weights()
@@ -202,7 +192,7 @@ def propagate_reversible_embedding(call: LayerCall) -> Slots:
         call.freeze_axes(x, "it is an index into an embedding")
     ids = x.axes[-1] if back else call.new(layer.output_dim)
     call.bind(layer.embeddings, 1, ids)
-    if not layer.tie_weights:
+    if not getattr(layer, "tie_weights", True):
         call.bind(layer.reverse_embeddings, 0, ids)
     call.config("output_dim", ids)
     last = len(call.shapes[0]) - 1

@@ -12,7 +12,6 @@ from compress.prune.channels.rules._base import (
     apply_rule,
     layer_rule,
     normalize_axes,
-    normalize_over_axes,
     slice_constant,
 )
 
@@ -28,33 +27,19 @@ def propagate_batch_normalization(call: LayerCall) -> Slots:
     return call.passed(x, zero=only and (x.zero or layer.gamma is not None))
 
 
-@layer_rule("LayerNormalization")
+@layer_rule("LayerNormalization", "RMSNormalization", "UnitNormalization")
 def propagate_layer_normalization(call: LayerCall) -> Slots:
-    """Bind scale and offset to the normalized axes."""
+    """Bind scale and offset to the normalized axes, over whose kept entries statistics are taken.
+
+    An offset makes removed entries of the other axes nonzero.
+    """
     layer, x = call.layer, call.inputs[0]
     axes = normalize_axes(layer.axis, len(x.shape))
-    for weight in (layer.gamma, layer.beta):
+    for weight in layer.weights:
         for index, axis in enumerate(axes):
             call.bind(weight, index, x.axes[axis])
-    return normalize_over_axes(call, x, axes, exact=set(x.tracked) <= set(axes))
-
-
-@layer_rule("RMSNormalization")
-def propagate_rms_normalization(call: LayerCall) -> Slots:
-    """Bind the scale to the normalized axes."""
-    layer, x = call.layer, call.inputs[0]
-    axes = normalize_axes(layer.axis, len(x.shape))
-    for index, axis in enumerate(axes):
-        call.bind(layer.scale, index, x.axes[axis])
-    return normalize_over_axes(call, x, axes, exact=set(x.tracked) <= set(axes) or x.zero)
-
-
-@layer_rule("UnitNormalization")
-def propagate_unit_normalization(call: LayerCall) -> Slots:
-    """Propagate slots through a division by the length over the layer's axes."""
-    x = call.inputs[0]
-    axes = normalize_axes(call.layer.axis, len(x.shape))
-    return normalize_over_axes(call, x, axes, exact=set(x.tracked) <= set(axes) or x.zero)
+    stays_zero = x.zero and getattr(layer, "beta", None) is None
+    return call.passed(x, zero=stays_zero or set(x.tracked) <= set(axes))
 
 
 @layer_rule("GroupNormalization")
@@ -68,16 +53,16 @@ def propagate_group_normalization(call: LayerCall) -> Slots:
     call.freeze_axes(
         x, "a group normalization reduces over it", [a for a in x.tracked if a != axis]
     )
-    out = call.out({axis: ids})
+    out = call.out({axis: ids}, zero=True)
     if ids is None:
-        return normalize_over_axes(call, out, ())
+        return out
     groups = len(ids) if layer.groups == -1 else layer.groups
     if groups <= len(ids) // groups:
         call.link_columns(ids, groups)
     else:
         units = call.link_rows(ids, groups)
         call.config("groups", None if layer.groups == -1 else units)
-    return normalize_over_axes(call, out, (axis,))
+    return out
 
 
 @layer_rule("SpectralNormalization")
@@ -135,17 +120,12 @@ def propagate_activation(call: LayerCall) -> Slots:
     return apply_activation(call, call.inputs[0], call.layer.activation)
 
 
-@layer_rule("ELU", "LeakyReLU")
-def propagate_elementwise(call: LayerCall) -> Slots:
-    """Propagate slots through an elementwise function that maps 0 to 0."""
-    return call.passed(call.inputs[0])
-
-
-@layer_rule("ReLU")
+@layer_rule("ELU", "LeakyReLU", "ReLU")
 def propagate_relu(call: LayerCall) -> Slots:
     """Propagate slots through a ReLU; a threshold with a slope does not map 0 to 0."""
     x, layer = call.inputs[0], call.layer
-    return call.passed(x, zero=x.zero and not (layer.threshold and layer.negative_slope))
+    shifted = getattr(layer, "threshold", 0) and layer.negative_slope
+    return call.passed(x, zero=x.zero and not shifted)
 
 
 @layer_rule("PReLU")

@@ -20,21 +20,17 @@ from compress.prune.channels.rules._base import (
 )
 
 
-@layer_rule("LSTM", "GRU", "SimpleRNN", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D")
-def propagate_recurrent(call: LayerCall) -> list[Slots]:
-    """Apply the rule of the layer's cell; the cell's config is the layer's own."""
-    return _propagate_steps(call, ())
-
-
 @layer_rule("RNN")
 def propagate_rnn(call: LayerCall) -> list[Slots]:
     """Apply the rule of the layer's cell, which has a separate config."""
     if "cell" not in call.layer.get_config():
         return call.report_unknown("its config does not hold the cell")
-    return _propagate_steps(call, ("cell", "config"))
+    return propagate_recurrent(call, ("cell", "config"))
 
 
-def _propagate_steps(call: LayerCall, path: tuple[str, ...]) -> list[Slots]:
+@layer_rule("LSTM", "GRU", "SimpleRNN", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D")
+def propagate_recurrent(call: LayerCall, path: tuple[str, ...] = ()) -> list[Slots]:
+    """Apply the rule of the layer's cell; the cell's config is the layer's own, or at a path."""
     layer = call.layer
     if layer.stateful:
         return call.report_unknown("it carries its state from batch to batch")
@@ -185,7 +181,7 @@ def propagate_time_distributed(call: LayerCall) -> list[Slots]:
     step = Slots((x.shape[0], *x.shape[2:]), (None, *x.axes[2:]), x.zero, x.origin)
     steps = x.shape[1] or 1
     if is_graph(layer.layer):
-        result = call.propagate_model(layer.layer, [step], "layer", steps)[0]
+        result = call.propagate_model(layer.layer, [step], steps)[0]
     else:
         shapes, path = [(shape[0], *shape[2:])], ("layer", "config")
         result = apply_rule(call.create_inner_call(layer.layer, [step], shapes, path, steps))[0]

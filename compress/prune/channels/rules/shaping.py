@@ -20,12 +20,13 @@ from compress.prune.channels.rules._base import (
 
 
 @layer_rule("Flatten")
+@operation_rule("Ravel")
 def propagate_flatten(call: LayerCall) -> Slots:
-    """Merge all axes except the batch; channels_first data is moved to channels_last first."""
+    """Merge all axes (of a layer: except the batch); channels are moved to the last axis first."""
     x = call.inputs[0]
-    if call.layer.data_format == "channels_first" and len(x.shape) > 2:
+    if getattr(call.layer, "data_format", None) == "channels_first" and len(x.shape) > 2:
         x = transpose_slots(x, (0, *range(2, len(x.shape)), 1))
-    return reshape_slots(call, x, call.shapes[0])
+    return reshape_slots(call, x)
 
 
 @layer_rule("Reshape")
@@ -36,7 +37,7 @@ def propagate_reshape(call: LayerCall) -> Slots:
     The shape of a layer has no batch axis, that of an operation does.
     """
     x, layer = call.inputs[0], hasattr(call.layer, "target_shape")
-    out = reshape_slots(call, x, call.shapes[0])
+    out = reshape_slots(call, x)
     key, axes = ("target_shape", out.axes[1:]) if layer else ("newshape", out.axes)
 
     def update_target_shape(config: dict[str, Any], kept: Kept) -> None:
@@ -75,8 +76,8 @@ def transpose_slots(x: Slots, order: Sequence[int]) -> Slots:
     )
 
 
-def reshape_slots(call: LayerCall, x: Slots, shape: Shape) -> Slots:
-    """Propagate slots through a row-major reshape.
+def reshape_slots(call: LayerCall, x: Slots) -> Slots:
+    """Propagate slots through a row-major reshape to the shape of the first output.
 
     The axes are split into blocks of equal size on both sides. Within a block that merges or splits
     axes, one axis is followed, and its ids are laid out over the block. The tracked axis of the
@@ -87,8 +88,8 @@ def reshape_slots(call: LayerCall, x: Slots, shape: Shape) -> Slots:
     Args:
         call: The call.
         x: Slots of the input.
-        shape: Shape of the result.
     """
+    shape = call.shapes[0]
     axes: list[Ids | None] = [None] * len(shape)
     for sources, targets in _match_blocks(x.shape, shape):
         tracked = {
@@ -162,12 +163,6 @@ def _match_blocks(source: Shape, target: Shape) -> list[tuple[list[int], list[in
     return blocks
 
 
-@operation_rule("Ravel")
-def propagate_ravel(call: LayerCall) -> Slots:
-    """Merge all axes, the batch included."""
-    return reshape_slots(call, call.inputs[0], call.shapes[0])
-
-
 @operation_rule("Transpose", "Swapaxes", "Moveaxis")
 def propagate_transpose(call: LayerCall) -> Slots:
     """Permute axes; a transpose reverses them by default."""
@@ -206,42 +201,13 @@ def propagate_expand_dims(call: LayerCall) -> Slots:
     return map_axes(call, x, [None if index in added else next(rest) for index in range(rank)])
 
 
-@operation_rule("DepthToSpace")
-def propagate_depth_to_space(call: LayerCall) -> Slots:
-    """Move channel (row, column, c) of a block to channel c of a pixel."""
-    x, axis = _find_image_channels(call, "depth to space")
-    ids = x.axes[axis]
-    columns = None if ids is None else call.link_columns(ids, call.layer.block_size**2)
-    return call.out({axis: columns}, zero=x.zero)
-
-
-@operation_rule("SpaceToDepth")
-def propagate_space_to_depth(call: LayerCall) -> Slots:
-    """Move channel c of a pixel to channel (row, column, c) of a block."""
-    x, axis = _find_image_channels(call, "space to depth")
-    ids = x.axes[axis]
-    tiled = None if ids is None else np.tile(ids, call.layer.block_size**2)
-    return call.out({axis: tiled}, zero=x.zero)
-
-
-@operation_rule("MaxPool", "AveragePool", "CropImages", "GaussianBlur")
-def propagate_window(call: LayerCall) -> Slots:
-    """Propagate channels through an operation that changes positions."""
-    x, axis = _find_image_channels(call, "a window")
-    return call.out({axis: x.axes[axis]}, zero=x.zero)
-
-
-@operation_rule("Resize", "PadImages")
-def propagate_resize(call: LayerCall) -> Slots:
-    """Propagate channels; a border filled with a nonzero value makes entries nonzero."""
-    x, axis = _find_image_channels(call, "an image operation")
-    filled = getattr(call.layer, "pad_to_aspect_ratio", False) and call.layer.fill_value
-    return call.out({axis: x.axes[axis]}, zero=x.zero and not filled)
-
-
-def _find_image_channels(call: LayerCall, description: str) -> tuple[Slots, int]:
-    rank = len(call.inputs[0].shape)
-    axis = find_channel_axis(call.layer, rank)
-    if rank == 3 and type(call.layer).__name__ in ("Resize", "PadImages", "CropImages"):
-        axis = axis - 1 if axis == 1 else axis  # one image, not a batch
-    return freeze_other_axes(call, call.inputs[0], axis, description), axis
+@operation_rule("DepthToSpace", "SpaceToDepth")
+def propagate_pixel_blocks(call: LayerCall) -> Slots:
+    """Move channel (row, column, c) of a block to channel c of a pixel, or back."""
+    axis = find_channel_axis(call.layer, len(call.inputs[0].shape))
+    x = freeze_other_axes(call, call.inputs[0], axis, "a rearrangement of pixels")
+    ids, size = x.axes[axis], call.layer.block_size**2
+    if ids is not None:
+        is_split = type(call.layer).__name__ == "DepthToSpace"
+        ids = call.link_columns(ids, size) if is_split else np.tile(ids, size)
+    return call.out({axis: ids}, zero=x.zero)

@@ -1,10 +1,15 @@
-"""Rules of layers that move or reduce positions but not channels; dropout; noise."""
+"""Rules of layers and operations that move or reduce positions but not channels; dropout; noise."""
 
 from __future__ import annotations
 
 from compress.model.layers import select_classes
 from compress.prune.channels.coupling.slots import LayerCall, Slots
-from compress.prune.channels.rules._base import find_channel_axis, freeze_other_axes, layer_rule
+from compress.prune.channels.rules._base import (
+    find_channel_axis,
+    freeze_other_axes,
+    layer_rule,
+    operation_rule,
+)
 
 
 @layer_rule("RandomFlip", "RandomRotation", "RandomTranslation", "RandomZoom", "RandomCrop")
@@ -17,11 +22,14 @@ from compress.prune.channels.rules._base import find_channel_axis, freeze_other_
     "ZeroPadding2D", "ZeroPadding3D", "Cropping2D", "Cropping3D",
     "UpSampling2D", "UpSampling3D", "Resizing", "CenterCrop",
 )  # fmt: skip
+@operation_rule("MaxPool", "AveragePool", "CropImages", "GaussianBlur", "PadImages", "Resize")
 def propagate_window(call: LayerCall) -> Slots:
-    """Propagate channels through a layer that changes or moves positions."""
-    layer, x = call.layer, call.inputs[0]
-    x = freeze_other_axes(call, x, find_channel_axis(layer, len(x.shape)), "a window")
-    # Resizing with bars at the border
+    """Propagate channels; bars at the border with a nonzero value make entries nonzero."""
+    layer, rank = call.layer, len(call.inputs[0].shape)
+    axis = find_channel_axis(layer, rank)
+    if (axis, rank) == (1, 3) and type(layer).__name__ in ("CropImages", "PadImages", "Resize"):
+        axis = 0  # one image, not a batch
+    x = freeze_other_axes(call, call.inputs[0], axis, "a window")
     is_filled = getattr(layer, "pad_to_aspect_ratio", False) and layer.fill_value
     return call.passed(x, zero=x.zero and not is_filled)
 

@@ -228,32 +228,20 @@ def _format_open_sizes(program: Program) -> str:
 def _collect_weight_terms(coupling: Coupling) -> list[tuple[_Term, int]]:
     """Return the number of entries of each weight as a term, and the number of its axes."""
     dependencies = coupling.block_dependencies
-    tracked: dict[int, tuple[Any, dict[int, Ids], str]] = {}
+    weights: dict[int, tuple[Any, str]] = {}
     for binding in coupling.bindings:
-        entry = tracked.setdefault(id(binding.variable), (binding.variable, {}, binding.layer))
-        entry[1][binding.axis] = binding.ids
-    terms: list[tuple[_Term, int]] = []
-    for variable, axes, layer in tracked.values():
-        fixed = [size for axis, size in enumerate(variable.shape) if axis not in axes]
-        term = (
-            float(np.prod(fixed)),
-            list(axes.values()),
-            dependencies.get_weight_needs(variable),
-            layer,
-        )
-        terms.append((term, len(variable.shape)))
-    rest: dict[int, tuple[_Term, int]] = {}
+        weights.setdefault(id(binding.variable), (binding.variable, binding.layer))
     for node in coupling.program.walk():
         for weight in getattr(node.operation, "weights", ()):
-            if id(weight) not in tracked:
-                untracked_term: _Term = (
-                    float(np.prod(weight.shape)),
-                    [],
-                    dependencies.get_weight_needs(weight),
-                    node.name,
-                )
-                rest[id(weight)] = (untracked_term, len(weight.shape))
-    return [*terms, *rest.values()]
+            weights.setdefault(id(weight), (weight, node.name))
+    terms: list[tuple[_Term, int]] = []
+    for weight, layer in weights.values():
+        axes = coupling.weight_axes.get(id(weight), {})
+        fixed = [size for axis, size in enumerate(weight.shape) if axis not in axes]
+        needs = dependencies.get_weight_needs(weight)
+        term = float(np.prod(fixed)), list(axes.values()), needs, layer
+        terms.append((term, len(weight.shape)))
+    return terms
 
 
 def _compute_sized_terms(coupling: Coupling, steps: Iterable[Step]) -> list[Term]:

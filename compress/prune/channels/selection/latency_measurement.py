@@ -23,7 +23,7 @@ from compress.measure.latency_table.fusion import (
     fuse_calls,
 )
 from compress.measure.latency_table.measurement import DEFAULT_ERROR, Convert
-from compress.measure.latency_table.prediction import MAX_MEASURED, complete_table
+from compress.measure.latency_table.prediction import complete_table
 from compress.measure.latency_table.record import cache_table, load_cached_table
 from compress.prune.channels.selection.allowed_counts import AllowedCounts, Counts
 from compress.prune.channels.selection.latency_model import (
@@ -93,7 +93,6 @@ def measure_latency_model(
     known_table: LatencyTable | None = None,
     error: float = DEFAULT_ERROR,
     budget: float | None = None,
-    max_points: int = MAX_MEASURED,
     seed: int = 0,
     on_progress: OnProgress | None = None,
 ) -> tuple[LatencyModel, LatencyTable]:
@@ -110,7 +109,6 @@ def measure_latency_model(
             the same budget again, and at most 2 seconds each.
         known_table: Earlier table of the same runtime and machine; its calls are not measured
             again.
-        max_points: See `TimedCalls`.
         on_progress: Called with (text, completed share).
 
     Returns:
@@ -121,7 +119,7 @@ def measure_latency_model(
         RunFailed: No call could be measured, or no whole model could be converted.
         MissingDependency: The runtime is not installed.
     """
-    calls = TimedCalls(coupling, allowed, blocks, max_points=max_points)
+    calls = TimedCalls(coupling, allowed, blocks)
     measurements = measure_latencies(
         calls, coupling, allowed, convert, runtime=runtime, format=format, threads=threads,
         known_table=known_table, error=error, budget=budget, seed=seed, on_progress=on_progress,
@@ -330,9 +328,6 @@ class TimedCalls:
         coupling: Coupling of the model.
         allowed: Totals that the groups may have.
         blocks: Residual branches that can be removed.
-        max_points: Maximum number of channel counts of a group that are all measured; if there are
-            more, some are selected. A call that depends on two groups is measured at all
-            combinations.
     """
 
     def __init__(
@@ -340,11 +335,9 @@ class TimedCalls:
         coupling: Coupling,
         allowed: AllowedCounts,
         blocks: Sequence[Block] = (),
-        *,
-        max_points: int = MAX_MEASURED,
     ) -> None:
         self._coupling, self._allowed, self._blocks = coupling, allowed, tuple(blocks)
-        self._grid = CallGrid(coupling, allowed, max_points)
+        self._grid = CallGrid(coupling, allowed)
         self._parts = list(_iter_timed_units(coupling, self._blocks))
 
     def list_model_makers(self) -> dict[CallKey, Callable[[], Any]]:

@@ -16,7 +16,6 @@ from compress.measure.counting import SizedTensor
 from compress.measure.latency_table import CallKey, build_call_key
 from compress.measure.latency_table.fusion import FusedCalls, get_class_name
 from compress.measure.latency_table.prediction import (
-    MAX_MEASURED,
     Calibration,
     build_interpolation_matrix,
     calibrate,
@@ -108,23 +107,17 @@ class LatencyModel:
         self.calibration = calibration or Calibration()
         self.estimated = tuple(_iter_reasons(self._surfaces))
 
-    def calibrate(
-        self,
-        kept: npt.NDArray[Any],
-        measured_ms: npt.NDArray[Any],
-        present: npt.NDArray[Any] | None = None,
-    ) -> LatencyModel:
+    def calibrate(self, kept: npt.NDArray[Any], measured_ms: npt.NDArray[Any]) -> LatencyModel:
         """Return a latency model with the least squared relative error on some whole models.
 
         Args:
             kept: Removable units kept in each group by some models, (models, groups).
             measured_ms: Latency of these models as whole files in ms, (models,).
-            present: Present blocks, see `predict`.
 
         Raises:
             InputError: There are fewer than four models, or times not above 0; or see `predict`.
         """
-        sums, weight_bytes = self._sum_units(kept, present)
+        sums, weight_bytes = self._sum_units(kept, None)
         return LatencyModel(
             self._coupling,
             self._blocks,
@@ -300,18 +293,16 @@ def find_full_axis(axes: Sequence[CountAxis]) -> int | None:
 class CallGrid:
     """The units of a coupling at the measured channel counts.
 
+    If a group may have many channel counts, some are selected, see `select_channel_counts`. Counts
+    of input channels are measured at three points.
+
     Args:
         coupling: Coupling of the model.
         allowed: Totals that the groups may have.
-        max_points: Maximum number of channel counts of a group that are all measured; if there are
-            more, some are selected, see `select_channel_counts`. Counts of input channels are
-            measured at three points.
     """
 
-    def __init__(
-        self, coupling: Coupling, allowed: AllowedCounts, max_points: int = MAX_MEASURED
-    ) -> None:
-        self._coupling, self._allowed, self._max_points = coupling, allowed, max_points
+    def __init__(self, coupling: Coupling, allowed: AllowedCounts) -> None:
+        self._coupling, self._allowed = coupling, allowed
         self._count_axes: dict[tuple[tuple[Row, ...], bool], CountAxis] = {}
 
     def find_axes(self, unit: FusedCalls) -> tuple[CountAxis, ...]:
@@ -404,11 +395,7 @@ class CallGrid:
     def _build_group_axis(self, index: int, is_linear: bool) -> CountAxis:
         totals, fixed = self._list_allowed_totals(index), int(self._allowed.fixed[index])
         channels = [int(total) * self._coupling.groups[index].width for total in totals]
-        picked = (
-            select_evenly(len(channels))
-            if is_linear
-            else select_channel_counts(channels, self._max_points)
-        )
+        picked = select_evenly(len(channels)) if is_linear else select_channel_counts(channels)
         return CountAxis(
             (index,),
             np.ones(1),

@@ -195,13 +195,13 @@ def measure_sensitivity(
     report_progress("observing the inputs of layers", 1.0)
     plans = []
     kept = context.compute_once(KeptEliminations)
-    kept.list_counts = _list_measured_counts
+    kept.list_counts = list_removed_counts
     efforts = np.cumsum([0.0, *map(_estimate_elimination_effort, readers)])
     for group, group_readers in zip(coupling.groups, readers, strict=True):
         share = float(efforts[group.index] / max(efforts[-1], 1.0))
         report_progress(f"solving behind {group.name}", share)
         scores = context.score(criterion, group)
-        counts = _list_measured_counts(len(scores))
+        counts = sorted({*list_removed_counts(len(scores))} - {0})
         order = np.argsort(scores, kind="stable")
         perturbations = build_perturbations(
             coupling, evaluator.program, group, group_readers, order, counts,
@@ -232,11 +232,6 @@ def measure_sensitivity(
         error = evaluator.measure_error(np.ones(coupling.unit_count, bool), [block])
         missing.append(BlockSensitivity(block.name, error))
     return SensitivityMap(groups, tuple(missing))
-
-
-def _list_measured_counts(units: int) -> list[int]:
-    """Return the numbers of removed units at which output errors are measured, each once."""
-    return sorted({*list_removed_counts(units)} - {0})
 
 
 def _estimate_elimination_effort(readers: Sequence[Reader]) -> float:

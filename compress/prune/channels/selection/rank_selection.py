@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
@@ -153,19 +154,15 @@ def _search_threshold(
     groups = np.repeat(np.arange(len(scores)), [len(part) for part in scores])
     order = groups[np.argsort(np.concatenate(scores), kind="stable")]
 
-    def count_totals(removed: int) -> Counts:
-        removed_counts = np.bincount(order[:removed], minlength=len(scores))
+    def count_totals(kept: int) -> Counts:
+        removed_counts = np.bincount(order[: len(order) - kept], minlength=len(scores))
         return allowed.round_totals(allowed.total - removed_counts)
 
-    low, high = 0, len(order)
-    while high - low > 1:
-        middle = (low + high) // 2
-        if compute_cost(count_totals(middle)) > target:
-            low = middle
-        else:
-            high = middle
+    kept = bisect_left(
+        range(len(order)), True, 1, key=lambda kept: bool(compute_cost(count_totals(kept)) > target)
+    )
     return min(
-        (count_totals(low), count_totals(high)),
+        (count_totals(kept), count_totals(kept - 1)),
         key=lambda totals: abs(float(compute_cost(totals)) - target),
     )
 
@@ -173,15 +170,12 @@ def _search_threshold(
 def _search_share(
     allowed: AllowedCounts, compute_cost: Callable[[Counts], Scores], target: float
 ) -> Counts:
-    low, high = 0.0, 1.0
-    for _ in range(30):
-        middle = (low + high) / 2
-        if compute_cost(allocate_by_share(allowed, middle)) > target:
-            high = middle
-        else:
-            low = middle
+    share = bisect_left(
+        range(2**30), True, 1,
+        key=lambda part: bool(compute_cost(allocate_by_share(allowed, part / 2**30)) > target),
+    ) / 2**30  # fmt: skip
     return min(
-        (allocate_by_share(allowed, low), allocate_by_share(allowed, high)),
+        (allocate_by_share(allowed, share - 1 / 2**30), allocate_by_share(allowed, share)),
         key=lambda totals: abs(float(compute_cost(totals)) - target),
     )
 

@@ -31,6 +31,21 @@ from compress.prune.channels.surgery import (
 
 Array = npt.NDArray[Any]
 TOLERANCE = 1e-5
+STATISTICS = frozenset(
+    [
+        "GroupNormalization",
+        "LayerNormalization",
+        "LogSoftmax",
+        "RMSNormalization",
+        "Softmax",
+        "Sparsemax",
+        "UnitNormalization",
+        "log_softmax",
+        "softmax",
+        "sparsemax",
+    ]
+)
+"""Layers, operations and activations that reduce over channels."""
 
 
 def check(
@@ -206,7 +221,8 @@ def reference(
         for path, variable in list_named_weights(model):
             variable.assign(zeroed(originals[path], indices[path]))
         update_derived_state(model)
-        if not coupling.graph.statistics and not dropped:
+        nodes = coupling.program.walk()
+        if not dropped and not any(_needs_statistics(node.operation) for node in nodes):
             return outputs_of(model, inputs)
         return _Interpreter(coupling, mask, dropped).run(coupling.program, _flat(inputs))
     finally:
@@ -238,7 +254,6 @@ class _Interpreter:
     def __init__(self, coupling: Coupling, mask: Mask, dropped: Sequence[Block]) -> None:
         self.coupling = coupling
         self.kept = coupling.build_kept_slots(mask)
-        self.names = {name for name, _ in coupling.graph.statistics}
         self.zero = {(id(block.merge), block.operand) for block in dropped}
 
     def run(self, program: Program, inputs: list[Any]) -> list[Any]:
@@ -257,12 +272,12 @@ class _Interpreter:
             ]
             if node.body is not None:
                 results = self.run(node.body, arguments)
-            elif node.name in self.names:
-                results = [self.special(node, np.asarray(arguments[0]))]
             elif _holds_graph(node.operation):
                 inside, x = record_program(node.operation.layer), np.asarray(arguments[0])
                 steps = [self.run(inside, [x[:, step]])[0] for step in range(x.shape[1])]
                 results = [np.stack(steps, axis=1)]
+            elif _needs_statistics(node.operation):
+                results = [self.special(node, np.asarray(arguments[0]))]
             else:
                 args, kwargs = node.fill_arguments(arguments)
                 if getattr(node.operation, "_call_has_training_arg", False):
@@ -360,6 +375,17 @@ class _Interpreter:
             place[axis] = members  # type: ignore[call-overload]
             result[tuple(place)] = part
         return result
+
+
+def _needs_statistics(operation: Any) -> bool:
+    """Tells whether a layer, or one inside, reduces over the channels that it keeps."""
+    if _holds_graph(operation):
+        return any(map(_needs_statistics, operation.layer.layers))
+    layer = operation.layer if type(operation).__name__ == "TimeDistributed" else operation
+    kind, activation = type(layer).__name__, getattr(layer, "activation", None)
+    if kind in ("Activation", "Conv1D", "Conv2D", "Dense"):
+        kind = getattr(activation, "__name__", "")
+    return kind in STATISTICS
 
 
 def _holds_graph(operation: Any) -> bool:

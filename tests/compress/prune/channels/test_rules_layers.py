@@ -68,6 +68,18 @@ def test_normalizations_and_activation_layers(name: str, seed: int) -> None:
     only_outputs_frozen(coupling)
 
 
+@pytest.mark.parametrize("name", ["layer", "layer without weights", "rms", "unit"])
+def test_normalizations_beside_another_tracked_axis(name: str) -> None:
+    """An offset makes removed entries of the other axis nonzero, so that no sum may run over it."""
+    inputs = keras.Input((3,))
+    x = layers.EinsumDense("ab,bcd->acd", (4, 5), name="table")(inputs)
+    x = keras.ops.sum(NORMALIZATIONS[name]()(x), axis=1)
+    coupling, _, _ = check(keras.Model(inputs, layers.Dense(3, name="head")(x)))
+    frozen = {item.reason: item.units for item in coupling.list_frozen()}
+    own = {"sum reduces it": 4} if name == "layer" else {}
+    assert frozen == {**own, "model output 'head'": 3}
+
+
 ACTIVATIONS = [
     "celu", "elu", "exponential", "gelu", "hard_shrink", "hard_sigmoid", "hard_silu", "hard_tanh",
     "leaky_relu", "linear", "log_sigmoid", "mish", "relu", "relu6", "selu", "sigmoid", "silu",

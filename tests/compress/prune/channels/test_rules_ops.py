@@ -159,7 +159,7 @@ REDUCTIONS: dict[str, tuple[Callable[[Any], Any], list[str]]] = {
     "rms norm": (lambda x: ops.rms_normalization(x), ["a normalization reduces it"]),
     "cumsum of channels": (lambda x: ops.cumsum(x, axis=-1), ["cumsum runs along it"]),
     "top of channels": (lambda x: ops.top_k(x, 3)[0], ["topk runs along it"]),
-    "triangle": (lambda x: ops.tril(x), ["tril depends on its positions"]),
+    "triangle": (lambda x: ops.tril(x), ["tril runs along it"]),
 }  # fmt: skip
 
 

@@ -156,7 +156,7 @@ FROZEN: dict[str, tuple[Callable[[Any], Any], str, int]] = {
         lambda x: ops.pad(x, [[0, 0], [0, 0], [1, 1]], mode="reflect"),
         "reflect padding repeats it", 8,
     ),
-    "rolled channels": (lambda x: ops.roll(x, 1, axis=-1), "roll shifts it", 8),
+    "rolled channels": (lambda x: ops.roll(x, 1, axis=-1), "roll runs along it", 8),
     "unstacked": (
         lambda x: ops.stack(ops.unstack(x, axis=-1)[:2], -1), "its entries become tensors", 8,
     ),

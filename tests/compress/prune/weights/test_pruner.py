@@ -310,6 +310,10 @@ ERRORS: list[tuple[Callable[[], Any], str]] = [
         "Give steps_per_epoch=",
     ),
     (lambda: WeightPruner().attach(two_layers()), "must know the length of the training"),
+    (
+        lambda: WeightPruner().attach(two_layers(), steps_per_epoch=0, epochs=3),
+        "must know the length of the training. Received: steps_per_epoch=0",
+    ),
     (lambda: WeightPruner(schedule=3).attach(two_layers()), "Received: int"),
     (
         lambda: WeightPruner(schedule="constant").attach(two_layers()),
