@@ -180,7 +180,11 @@ class Context:
                 shape[part.axis],
                 int(np.prod(shape[part.axis + 1 :])),
             )
-            self._sums[key] = (np.abs(table) ** power).sum((0, 2)).astype(np.float64)
+            if power == 2:  # a fifth of the time
+                sums = np.einsum("ijk,ijk->j", table, table)
+            else:
+                sums = (np.abs(table) ** power).sum((0, 2))
+            self._sums[key] = sums.astype(np.float64)
         return self._sums[key]
 
     @cached_property
