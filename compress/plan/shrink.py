@@ -89,11 +89,6 @@ class GoalLimits:
             require(self.max_drop >= 0, "max_drop", "be at least 0 points", self.max_drop)
 
     @property
-    def seconds(self) -> float | None:
-        """The time limit in seconds; None: none."""
-        return self.budget
-
-    @property
     def costs(self) -> dict[str, Target]:
         """Cost goals that were given, by name."""
         targets = {name: getattr(self, name) for name in COST_GOALS}
@@ -102,12 +97,7 @@ class GoalLimits:
     @property
     def is_given(self) -> bool:
         """Whether there is a goal."""
-        return bool(self.costs) or self.has_metric_goal
-
-    @property
-    def has_metric_goal(self) -> bool:
-        """Whether the goal limits the metric."""
-        return self.max_drop is not None or self.min_metric is not None
+        return bool(self.costs) or self.max_drop is not None or self.min_metric is not None
 
 
 @dataclass(frozen=True)

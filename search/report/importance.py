@@ -108,11 +108,8 @@ def compute_importances(
 
 def rank_parameters(computed: Sequence[Importance]) -> list[str]:
     """Return the parameters in descending order of their largest share in any target."""
-    best: dict[str, float] = {}
-    for item in computed:
-        for name, share in item.shares.items():
-            best[name] = max(best.get(name, share.value), share.value)
-    return sorted(best, key=lambda name: -best[name])
+    shares = [pair for item in computed for pair in item.shares.items()]
+    return list(dict.fromkeys(name for name, _ in sorted(shares, key=lambda pair: -pair[1].value)))
 
 
 def measure_forest_shares(
@@ -247,11 +244,6 @@ class Parameter:
     def asked_mask(self) -> npt.NDArray[np.bool_]:
         """Mask of the candidates in which the parameter was active, (candidates,)."""
         return np.asarray(~np.isnan(self.values), np.bool_)
-
-    @property
-    def is_always_asked(self) -> bool:
-        """Whether the parameter was active in every candidate."""
-        return bool(self.asked_mask.all())
 
     @property
     def is_varying(self) -> bool:
