@@ -89,6 +89,11 @@ class GoalLimits:
             require(self.max_drop >= 0, "max_drop", "be at least 0 points", self.max_drop)
 
     @property
+    def seconds(self) -> float | None:
+        """The time limit in seconds; None: none."""
+        return self.budget
+
+    @property
     def costs(self) -> dict[str, Target]:
         """Cost goals that were given, by name."""
         targets = {name: getattr(self, name) for name in COST_GOALS}

@@ -140,7 +140,7 @@ def shrink(
             return
         start_time, time_budget = (
             clock.monotonic(),
-            TimeBudget.resume(job.plan.goal.budget, folder.spent),
+            TimeBudget.resume(job.plan.goal.seconds, folder.spent),
         )
         if time_budget.budget is not None:
             job.context = replace(
@@ -243,7 +243,7 @@ def shrink_stage(job: CompressionJob, folder: RunFolder, command: str) -> Compre
     start_time = clock.monotonic()
     shrink_folder = ShrinkFolder(folder.path / "shrunk" / job.name)
     shrink_folder.remove_half_written()
-    planner = build_planner(job, shrink_folder, TimeBudget(job.plan.goal.budget))
+    planner = build_planner(job, shrink_folder, TimeBudget(job.plan.goal.seconds))
     try:
         candidates = planner.run()
     except FeasibleError as error:

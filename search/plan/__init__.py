@@ -127,7 +127,7 @@ class SearchPlan(Plan):
 
     def _check_budget(self) -> None:
         """Check that no option contradicts a time budget, which leaves choices to measurements."""
-        seconds = self.goal.budget
+        seconds = self.goal.seconds
         require(
             seconds is not None and seconds >= LEAST_BUDGET,
             "budget",
