@@ -193,19 +193,15 @@ def report(
                 raise InputError("--light must go with one run. Received: several to compare.")
             runs = load_runs(folders)
             comparison_page = write_comparison(runs, page or COMPARISON_PAGE)
-            rendered = None
+            screen = build_comparison_summary(runs, comparison_page)
+            show(screen.to_text(choose_width()), saved=comparison_page)
         else:
             if page is not None:
                 raise InputError(
                     "--out must go with several runs: the report of one lies in its folder. "
                     f"Received: {page} and one run."
                 )
-            rendered = render(folders[0], light=light)
-    if rendered is not None:
-        print_report(rendered)
-    else:
-        screen = build_comparison_summary(runs, comparison_page)
-        show(screen.to_text(choose_width()), saved=comparison_page)
+            print_report(render(folders[0], light=light))
 
 
 def read_recipe_sections(argument_values: Mapping[str, Any]) -> Mapping[str, Any]:

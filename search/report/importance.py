@@ -113,7 +113,7 @@ def rank_parameters(computed: Sequence[Importance]) -> list[str]:
 
 
 def measure_forest_shares(
-    columns: Sequence[Parameter], target: Floats, seed: int = 0
+    columns: Sequence[Parameter], target: Floats
 ) -> tuple[float, dict[str, Share]]:
     """Measure each parameter's share with a random forest on held-out trials.
 
@@ -126,7 +126,6 @@ def measure_forest_shares(
     Args:
         columns: The parameters, (trials,) each.
         target: Values of the target, (trials,), not constant.
-        seed: Seed of forests, folds and permutations.
 
     Returns:
         The share of the variance that is predicted on held-out trials (negative: worse than
@@ -147,7 +146,7 @@ def measure_forest_shares(
     spans = [slice(end - block.shape[1], end) for end, block in zip(ends, blocks, strict=True)]
     matrix = np.hstack(blocks)  # (trials, features)
     variance = float(target.var())
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     errors = np.zeros((REPEATS, 1 + len(columns)))
     for repeat in range(REPEATS):
         copies = [matrix]

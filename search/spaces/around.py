@@ -37,7 +37,6 @@ from search.spaces._base import Choice, Chosen, DeclaredSpace, declare_categoric
 
 if TYPE_CHECKING:
     from compress.core.summary import OnProgress
-    from compress.measure.latency_table.measurement import Convert
 
 PREFIX = "around:"
 KEEP_PREFIX = "keep."
@@ -171,12 +170,7 @@ class SubnetworkSpace(DeclaredSpace):
         Raises:
             RunFailed: No call could be timed, or no whole sub-network could be converted.
         """
-        from compress.exporting.batch_conversion import write_latency_files
-
-        return self._load_subnetworks().time_calls(
-            write_latency_files, runtime=RUNTIME, format=FORMAT, threads=THREADS, seed=0,
-            on_progress=on_progress,
-        )  # fmt: skip
+        return self._load_subnetworks().time_calls(on_progress)
 
     def build_latency_estimator(self, timing: LatencyMeasurements) -> Callable[[Chosen], float]:
         """Return a function that estimates the milliseconds of complete choices from timed calls.
@@ -292,20 +286,21 @@ class Subnetworks:
         """The model's calls at the channel counts that may be chosen."""
         return TimedCalls(self.coupling, self._allowed)
 
-    def time_calls(self, convert: Convert, **settings: Any) -> LatencyMeasurements:
+    def time_calls(self, on_progress: OnProgress) -> LatencyMeasurements:
         """Time the calls of `calls`, and some whole sub-networks.
 
         Args:
-            convert: See
-                `compress.prune.channels.selection.latency_measurement.measure_local_latencies`.
-            **settings: See the same function.
+            on_progress: See `compress.core.summary.OnProgress`.
 
         Returns:
             The measurements, without known calls of other models.
         """
+        from compress.exporting.batch_conversion import write_latency_files
+
         timing = measure_local_latencies(
-            self.calls, self.coupling, self._allowed, convert, **settings
-        )
+            self.calls, self.coupling, self._allowed, write_latency_files,
+            runtime=RUNTIME, format=FORMAT, threads=THREADS, seed=0, on_progress=on_progress,
+        )  # fmt: skip
         return LatencyMeasurements(
             timing.table.select_calls(self.calls.list_model_makers()), timing.kept, timing.model_ms
         )

@@ -39,6 +39,8 @@ def build_graph_chart(model: str, before: Nodes, after: Nodes) -> Chart | None:
         ),
     ]
     depth = max((*map(abs, before_positions[1]), *map(abs, after_positions[1]), 1.0))
+    timed = any(node.ms is not None for node in (*before, *after))
+    figures = (MACS, PARAMS, *([TIME] if timed else []), REMOVED)
     return Chart(
         f"graph-{model}",
         "The model before (left) and after (right)",
@@ -65,7 +67,7 @@ def build_graph_chart(model: str, before: Nodes, after: Nodes) -> Chart | None:
                     )
                 },
             }
-            for title in list_figures(before, after)
+            for title in figures
         ),
     )
 
@@ -168,34 +170,17 @@ def _describe_node(node: CallNode, other: CallNode | None, side: str) -> list[st
 
 
 def _compute_colours(nodes: Nodes, other: Mapping[str, CallNode], title: str) -> list[float]:
-    """Return the values for the colours of marks: logarithms of costs, or removed shares."""
-    values = compute_figures(nodes, other, title)
-    return values if title == REMOVED else [math.log10(1 + value) for value in values]
+    """Return the values for the colours of marks: logarithms of costs, or removed shares.
 
-
-def list_figures(before: Nodes, after: Nodes) -> tuple[str, ...]:
-    """Return the names of the figures that can colour calls; latency if a call was timed.
-
-    Args:
-        before, after: Calls of the model before and after compression.
-    """
-    timed = any(node.ms is not None for node in (*before, *after))
-    return (MACS, PARAMS, *([TIME] if timed else []), REMOVED)
-
-
-def compute_figures(nodes: Nodes, other: Mapping[str, CallNode], title: str) -> list[float]:
-    """Return MACs, parameters, microseconds or removed shares of calls.
-
-    Args:
-        nodes: Calls of one graph. Unknown values become 0.
-        other: Calls of the other graph, by name.
-        title: One of `list_figures`.
+    Costs are MACs, parameters or microseconds; unknown ones count as 0.
     """
     if title == REMOVED:
         return [compute_macs_change(node, other.get(node.name)) for node in nodes]
-    if title == TIME:
-        return [1000 * (node.ms or 0.0) for node in nodes]
-    return [float((node.macs or 0) if title == MACS else node.params) for node in nodes]
+    costs = [
+        {MACS: node.macs or 0, PARAMS: node.params, TIME: 1000 * (node.ms or 0.0)}[title]
+        for node in nodes
+    ]
+    return [math.log10(1 + cost) for cost in costs]
 
 
 def compute_macs_change(node: CallNode, other: CallNode | None) -> float:
