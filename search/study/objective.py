@@ -132,15 +132,7 @@ def evaluate_trial(
     estimate_latency = build_latency_estimator(plan.search, folder)
     estimated_latency = None if estimate_latency is None else estimate_latency(candidate.choices)
     costs = find_costs(model, plan.search, folder, estimated_latency)
-    candidate = replace(
-        candidate,
-        macs=costs.macs,
-        params=costs.params,
-        size_bytes=costs.size_bytes,
-        latency_ms=costs.latency_ms,
-        unsupported=costs.unsupported,
-        estimated=costs.estimated,
-    )
+    candidate = replace(candidate, **vars(costs))
     reason = describe_excesses(costs, plan.search)
     if reason:
         report_excess(trial, costs, plan.search)
