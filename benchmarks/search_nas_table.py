@@ -38,7 +38,7 @@ import numpy as np
 from benchmarks._common import PEERS, Benchmark, not_run, seed_list, table
 from benchmarks._stored import Stored
 from compress.core.pareto import measure_hypervolume
-from search.samplers import SAMPLERS
+from search.plugins import SAMPLERS
 from search.samplers._base import Choices
 from search.samplers.pareto import ParetoSampler
 from search.samplers.pareto.history import ConditionalSpace, Curves, History, read_reported_values

@@ -196,7 +196,7 @@ class ShrinkJobs(JobQueue):
             }
             for name in names
         ]
-        super().__init__(display, jobs)
+        super().__init__(display, jobs, log_result=self._log_training)
 
     def on_message(self, worker: int, job: Job, message: dict[str, Any]) -> None:
         """Show the progress of the worker and of all jobs."""
@@ -205,7 +205,7 @@ class ShrinkJobs(JobQueue):
             f"training {self.total} net(s)", self.done / self.total
         )
 
-    def _log_result(self, worker: int, job: Job, message: dict[str, Any]) -> None:
+    def _log_training(self, worker: int, job: Job, message: dict[str, Any]) -> None:
         candidate, metric = (
             self._folder.load_candidate(job["name"]),
             self._compression_job.context.data.task.qualities[0],

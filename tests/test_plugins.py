@@ -44,7 +44,7 @@ from compress.measure.runtimes.litert import RUNTIME
 from compress.data.tasks import MEANING, MultiClass
 from search.plugins import SAMPLERS, SPACES
 from search.samplers._base import StatelessSampler
-from search.spaces import MLP
+from search.spaces.mlp import MLP
 
 
 def last_kept(group, context):

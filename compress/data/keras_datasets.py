@@ -74,11 +74,6 @@ def read_digits(_source: str) -> RawData:
     return RawData(Split(images, bunch.target.astype(np.int64)), max_value=16.0)
 
 
-def has_idx_files(folder: Path) -> bool:
-    """Return whether a folder has IDX files (by name; the content is not read)."""
-    return any(_is_idx(path) for path in folder.iterdir())
-
-
 def _is_idx(path: Path) -> bool:
     return re.search(r"idx\d(-ubyte)?(\.gz)?$", path.name) is not None
 
@@ -184,4 +179,8 @@ def _read_array(stream: IO[bytes] | gzip.GzipFile, path: Path) -> Array:
     return np.frombuffer(content, dtype).reshape(shape).astype(dtype.newbyteorder("="))
 
 
-KIND = Kind(lambda source, _: load_idx(source), of_classes=True, holds=has_idx_files)
+KIND = Kind(
+    lambda source, _: load_idx(source),
+    of_classes=True,
+    holds=lambda folder: any(map(_is_idx, folder.iterdir())),
+)

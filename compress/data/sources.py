@@ -24,6 +24,7 @@ from compress.data.splitting import split_missing_parts
 from compress.data.tasks import TASKS, UNLABELLED, has_classes, has_positions, needs_labels
 from compress.plan import DataOptions
 from compress.plan.data import AUTO
+from compress.plan.fields import require
 from compress.plugins import FILES, FOLDERS, HUBS, SOURCES
 
 _CLASS_READERS = (keras_datasets.load_keras_dataset, keras_datasets.read_digits)
@@ -240,8 +241,11 @@ def check_source(options: DataOptions) -> Kind | None:
             support the task or an option.
         MissingDependency: A package required to read it is not installed.
     """
-    options.require_source()
     source, task = options.source, options.task
+    require(
+        bool(source), "data", "be named: a data set, a folder, a file or module:function", "none",
+        "Give --data (in Python: data, or a plan with data.source).",
+    )  # fmt: skip
     kind = _detect_kind(source)
     if kind is None:
         return None

@@ -56,11 +56,6 @@ _VERSION_PATTERN = re.compile(r"/(?=\d+\.\d+\.\d+$)")
 """Slash before a version, where TensorFlow Datasets requires a colon."""
 
 
-def has_records(folder: Path) -> bool:
-    """Return whether a folder has TFRecord files (by name; the content is not read)."""
-    return bool(_list_files(folder))
-
-
 def load_records(source: str, request: ReadRequest) -> RawData:
     """Read TFRecord files in batches of records.
 
@@ -428,5 +423,5 @@ def _decode_names(names: Iterable[bytes]) -> Array:
     return np.array([name.decode("utf-8", "backslashreplace") for name in names], object)
 
 
-RECORDS = Kind(load_records, ("label", "resize"), holds=has_records)
+RECORDS = Kind(load_records, ("label", "resize"), holds=lambda folder: bool(_list_files(folder)))
 TFDS = Kind(load_tfds, ("resize",))

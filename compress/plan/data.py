@@ -114,17 +114,3 @@ class DataOptions:
     def is_task_inferred(self) -> bool:
         """Whether the task of any output is inferred, at least in part."""
         return self.task == AUTO or "=" in self.task
-
-    def require_source(self) -> None:
-        """Check that a data source is given.
-
-        Raises:
-            InputError: There is none.
-        """
-        require(
-            bool(self.source),
-            "data",
-            "be named: a data set, a folder, a file or module:function",
-            "none",
-            "Give --data (in Python: data, or a plan with data.source).",
-        )

@@ -190,11 +190,6 @@ class PlanField:
         """Name on the command line: `val_fraction` -> `--val-fraction`."""
         return f"--{self.flat_name.replace('_', '-')}"
 
-    @property
-    def default_text(self) -> str:
-        """Default in its form on the command line, or "" for none."""
-        return format_value(self.default)
-
     def describe(self) -> str:
         """Return the help text with the choices, the bounds and the default."""
         facts = []
@@ -205,8 +200,9 @@ class PlanField:
             facts.append(
                 f"{self.least} to {self.most:,}" if has_maximum else f"at least {self.least}"
             )
-        if self.default_text and self.default is not False:
-            facts.append(f"default: {'on' if self.default is True else self.default_text}")
+        default_text = "on" if self.default is True else format_value(self.default)
+        if default_text and self.default is not False:
+            facts.append(f"default: {default_text}")
         return f"{self.help}  [{'; '.join(facts)}]" if facts else self.help
 
     @property
@@ -257,7 +253,7 @@ def _read_removed_options(section: type[Any]) -> Mapping[str, RemovedOption]:
 def _build_plan_field(section: str | None, field: dataclasses.Field[Any], hint: Any) -> PlanField:
     meta = field.metadata
     return PlanField(
-        section, field.name, read_flat_name(field), hint, field.default, meta["help"],
+        section, field.name, meta["flat_name"] or field.name, hint, field.default, meta["help"],
         meta["extendable"], meta["left_open"], meta["choices"], meta["beside"],
         meta["count"]["least"], meta["count"]["most"], meta["former_values"],
     )  # fmt: skip
@@ -266,11 +262,6 @@ def _build_plan_field(section: str | None, field: dataclasses.Field[Any], hint: 
 def is_option(field: dataclasses.Field[Any]) -> bool:
     """Return whether a dataclass field is an option; other fields of a plan are sections."""
     return "flat_name" in field.metadata
-
-
-def read_flat_name(field: dataclasses.Field[Any]) -> str:
-    """Return the name of an option outside its section."""
-    return field.metadata["flat_name"] or field.name
 
 
 def validate_fields(section: Any) -> None:
@@ -283,8 +274,9 @@ def validate_fields(section: Any) -> None:
     hints = read_field_types(type(section))
     for field in dataclasses.fields(section):
         if is_option(field):
-            raw_value, count = getattr(section, field.name), field.metadata["count"]
-            value = convert_value(raw_value, hints[field.name], read_flat_name(field), **count)
+            raw_value, meta = getattr(section, field.name), field.metadata
+            name = meta["flat_name"] or field.name
+            value = convert_value(raw_value, hints[field.name], name, **meta["count"])
             object.__setattr__(section, field.name, value)
     # plug-ins may register choices
     import_plugins(getattr(section, "plugins", ()))

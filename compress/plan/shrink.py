@@ -102,12 +102,7 @@ class GoalLimits:
     @property
     def is_given(self) -> bool:
         """Whether there is a goal."""
-        return bool(self.costs) or self.has_metric_goal
-
-    @property
-    def has_metric_goal(self) -> bool:
-        """Whether the goal limits the metric."""
-        return self.max_drop is not None or self.min_metric is not None
+        return bool(self.costs) or self.max_drop is not None or self.min_metric is not None
 
 
 @dataclass(frozen=True)

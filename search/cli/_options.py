@@ -67,7 +67,7 @@ def find_word_lister(leaf: PlanField) -> ListNames | None:
 
 
 def create_option(
-    name: str, kind: Any, flag: str, metavar: str, text: str, group: str | None = None
+    name: str, kind: Any, flag: str, metavar: str | None, text: str, group: str | None = None
 ) -> inspect.Parameter:
     """Return a command's option that is no field of its plan; default None means "not given".
 
@@ -75,7 +75,7 @@ def create_option(
         name: Name in Python.
         kind: Type of the value, for typer.
         flag: Flag on the command line.
-        metavar: Placeholder of the value in help.
+        metavar: Placeholder of the value in help; None: the option has no value.
         text: Help text.
         group: Title of its group in help; None: no group.
     """
@@ -88,25 +88,11 @@ def create_option(
     )
 
 
-def create_switch(name: str, flag: str, text: str) -> inspect.Parameter:
-    """Return a command's option without a value; default False.
-
-    Args:
-        name: Name in Python.
-        flag: Flag on the command line.
-        text: Help text.
-    """
-    return inspect.Parameter(
-        name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=False,
-        annotation=Annotated[bool, typer.Option(flag, help=text)],
-    )
-
-
 _OUTPUT_OPTIONS = (
-    create_switch("quiet", "--quiet", "print neither progress nor notes, only the result"),
-    create_switch("as_json", "--json", "print the result as one JSON document"),
+    create_option(
+        "quiet", bool, "--quiet", None, "print neither progress nor notes, only the result"
+    ),
+    create_option("as_json", bool, "--json", None, "print the result as one JSON document"),
 )
 
 
@@ -137,7 +123,8 @@ def create_plan_command(
     def run_command(**given_values: Any) -> None:
         argument_values = {name: given_values.pop(name) for name in argument_names}
         file = given_values.pop("plan_file")
-        OUTPUT_MODE.set(OutputMode(given_values.pop("quiet"), given_values.pop("as_json")))
+        quiet, as_json = bool(given_values.pop("quiet")), bool(given_values.pop("as_json"))
+        OUTPUT_MODE.set(OutputMode(quiet, as_json))
         chosen = {name: value for name, value in given_values.items() if value is not None}
         with report_errors(""):
             base = {} if read_base is None else read_base(argument_values)

@@ -11,7 +11,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import typer
 
-from compress.core.errors import InputError, MissingDependency
+from compress.core.errors import InputError
+from compress.core.module_loading import require_packages
 from compress.core.quantities import parse_integer
 from compress.plan.fields import require
 from search.cli._console import report_errors, show
@@ -24,9 +25,6 @@ HOST = "127.0.0.1"
 HOSTS = (HOST, "localhost")
 MAX_READ_BYTES = 2**20
 """Maximum number of bytes that are read from a refused request's body."""
-INSTALL_HINT = (
-    "optuna-dashboard is not installed. Install it with: pip install 'paretune[dashboard]'"
-)
 
 App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -85,11 +83,10 @@ def create_dashboard(path: Path, port: int) -> Server:
     search = folder.read_plan_record()["plan"].get("search")
     if search is None:
         raise InputError(f"'{path}' must be the folder of a search. Received: a compression's.")
-    try:
-        from optuna.artifacts import FileSystemArtifactStore
-        from optuna_dashboard import wsgi
-    except ImportError:
-        raise MissingDependency(INSTALL_HINT) from None
+    require_packages(("optuna_dashboard",), "paretune dashboard")
+    from optuna.artifacts import FileSystemArtifactStore
+    from optuna_dashboard import wsgi
+
     storage, study_id = _open_study(folder, search.get("storage", ""))
     artifacts = folder.path / ARTIFACTS_FOLDER
     options: dict[str, Any] = {}

@@ -178,48 +178,30 @@ def report(
             "--out", metavar="FILE", help=f"the page of a comparison  [default: {COMPARISON_PAGE}]"
         ),
     ] = None,
-    explorer: Annotated[
-        Path | None,
-        typer.Option(
-            "--model-explorer",
-            metavar="FOLDER",
-            help="write the graphs of compressed models for Google's Model Explorer there",
-        ),
-    ] = None,
     plugins: Plugins = "",
 ) -> None:
     """Render a run's report again from its folder, or compare runs; nothing is measured."""
     from compress.core.module_loading import import_plugins
     from compress.plan.conversion import split_items
-    from compress.report.live.graphs import export_graphs
     from search.report import render
     from search.report.compare import build_comparison_summary, load_runs, write_comparison
 
     with report_errors("The same command renders it again."):
         import_plugins(split_items(plugins))
         if len(folders) > 1:
-            if light or explorer is not None:
-                raise InputError(
-                    "--light and --model-explorer must go with one run. Received: several to "
-                    "compare."
-                )
+            if light:
+                raise InputError("--light must go with one run. Received: several to compare.")
             runs = load_runs(folders)
             comparison_page = write_comparison(runs, page or COMPARISON_PAGE)
-            rendered = None
+            screen = build_comparison_summary(runs, comparison_page)
+            show(screen.to_text(choose_width()), saved=comparison_page)
         else:
             if page is not None:
                 raise InputError(
                     "--out must go with several runs: the report of one lies in its folder. "
                     f"Received: {page} and one run."
                 )
-            rendered = render(folders[0], light=light)
-            if explorer is not None:
-                export_graphs(rendered, explorer)
-    if rendered is not None:
-        print_report(rendered)
-    else:
-        screen = build_comparison_summary(runs, comparison_page)
-        show(screen.to_text(choose_width()), saved=comparison_page)
+            print_report(render(folders[0], light=light))
 
 
 def read_recipe_sections(argument_values: Mapping[str, Any]) -> Mapping[str, Any]:

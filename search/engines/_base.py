@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from compress.run.directory import LOG
 from search.engines import messages
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ MAX_LOST = 5
 """Maximum number of starts of a job whose nodes were lost, since the job may be the cause."""
 
 Job = dict[str, Any]
+LogResult = Callable[[int, Job, dict[str, Any]], None]
+"""Function that logs the result of a job, from (index of the worker, job, its last message)."""
 
 
 @dataclass(frozen=True)
@@ -179,6 +182,8 @@ class JobQueue:
         display: Display of the progress.
         jobs: The waiting jobs.
         done: Number of jobs of the phase that are finished already.
+        activity: Description of a job before its name, in the log: "compressing".
+        log_result: Logs the result of a job; default: results are not logged.
 
     Attributes:
         total: Number of jobs of the phase.
@@ -186,8 +191,17 @@ class JobQueue:
         failures: Failed jobs, with reasons.
     """
 
-    def __init__(self, display: Display, jobs: Iterable[Job], done: int = 0) -> None:
+    def __init__(
+        self,
+        display: Display,
+        jobs: Iterable[Job],
+        done: int = 0,
+        *,
+        activity: str = "",
+        log_result: LogResult | None = None,
+    ) -> None:
         self._display, self._pending = display, list(jobs)
+        self._activity, self._log_result = activity, log_result
         self.total, self.done = done + len(self._pending), done
         self.failures: list[str] = []
         self._lost = Counter[str]()
@@ -237,17 +251,14 @@ class JobQueue:
         """
         if "error" in message:
             self._record_failure(job, message["error"], message.get("diverged", False))
-        else:
+        elif self._log_result is not None:
             self._log_result(worker, job, message)
         self.finish_job(worker)
 
-    def _log_result(self, worker: int, job: Job, message: dict[str, Any]) -> None:
-        """Log the result of a job."""
-        raise NotImplementedError
-
     def _record_failure(self, job: Job, reason: str, has_diverged: bool = False) -> None:
-        """Record the reason of a job's failure."""
-        raise NotImplementedError
+        """Record and log the reason of a job's failure."""
+        self.failures.append(f"{job['name']}: {reason}")
+        LOG.info("%s %s failed: %s", self._activity, job["name"], reason)
 
     def finish_job(self, worker: int) -> None:
         """Count a job that has ended."""

@@ -136,7 +136,7 @@ def train_front(folder: SearchFolder, plan: SearchPlan, pool: Pool, display: Dis
         RunFailed: A final training failed.
     """
     front = [item.id for item in select_final_candidates(folder.read_candidates(), plan)]
-    jobs = FinalJobs(folder, plan, front, display, _select_teachers(plan))
+    jobs = create_final_jobs(folder, plan, front, display, _select_teachers(plan))
     LOG.info("final trainings of the front (%s): %d epochs", ", ".join(front), plan.final_epochs)
     display.start_phase("Training the front", jobs.done, jobs.total)
     pool.run(jobs)
@@ -185,7 +185,7 @@ def compress_front(
         ", ".join(front), plan.weights.label,
         " and ".join(map(str, teachers)) or "none",
     )  # fmt: skip
-    jobs = CompressJobs(folder, plan, pending, teachers, display, provenance)
+    jobs = create_compress_jobs(folder, plan, pending, teachers, display, provenance)
     display.start_phase("Compressing", 0, len(pending), is_stepwise=True)
     pool.run(jobs)
     return jobs.failures
@@ -385,8 +385,14 @@ class SearchJobs(JobQueue):
         self._display.advance(*self.progress)
 
 
-class FinalJobs(JobQueue):
-    """Final trainings of the front, the largest model first.
+def create_final_jobs(
+    folder: SearchFolder,
+    plan: SearchPlan,
+    names: list[str],
+    display: Display,
+    teachers: Sequence[Path] = (),
+) -> JobQueue:
+    """Return the final trainings of the front, the largest model first.
 
     Args:
         folder: The folder of the run.
@@ -395,42 +401,34 @@ class FinalJobs(JobQueue):
         display: Display of the progress.
         teachers: Files of the teachers; empty: training with labels only.
     """
+    finished = {record.model for record in folder.read_finals()}
+    metric, files = plan.search.objectives[0], [str(path) for path in teachers]
+    jobs = [
+        {"kind": messages.FINAL, "name": name, "teachers": files}
+        for name in reversed(names)
+        if name not in finished
+    ]
 
-    def __init__(
-        self,
-        folder: SearchFolder,
-        plan: SearchPlan,
-        names: list[str],
-        display: Display,
-        teachers: Sequence[Path] = (),
-    ) -> None:
-        finished = {record.model for record in folder.read_finals()}
-        self._metric = plan.search.objectives[0]
-        files = [str(path) for path in teachers]
-        jobs = [
-            {"kind": messages.FINAL, "name": name, "teachers": files}
-            for name in reversed(names)
-            if name not in finished
-        ]
-        super().__init__(display, jobs, len(names) - len(jobs))
-
-    def _log_result(self, worker: int, job: Job, message: dict[str, Any]) -> None:
+    def log_result(_: int, __: Job, message: dict[str, Any]) -> None:
         record = message["final"]
         LOG.info(
             "final training of %s: validation %s %.4f, %.1f s",
-            record["model"],
-            self._metric,
-            record["val"][self._metric],
-            record["seconds"],
-        )
+            record["model"], metric, record["val"][metric], record["seconds"],
+        )  # fmt: skip
 
-    def _record_failure(self, job: Job, reason: str, has_diverged: bool = False) -> None:
-        self.failures.append(f"{job['name']}: {reason}")
-        LOG.info("final training of %s failed: %s", job["name"], reason)
+    done = len(names) - len(jobs)
+    return JobQueue(display, jobs, done, activity="final training of", log_result=log_result)
 
 
-class CompressJobs(JobQueue):
-    """Compression jobs for the front, largest model first, and their failures.
+def create_compress_jobs(
+    folder: SearchFolder,
+    plan: SearchPlan,
+    names: list[str],
+    teachers: Sequence[Path],
+    display: Display,
+    provenance: Provenance,
+) -> JobQueue:
+    """Return the compression jobs for the front, the largest model first.
 
     Args:
         folder: The folder of the run.
@@ -440,43 +438,29 @@ class CompressJobs(JobQueue):
         display: Display of the progress.
         provenance: Origin of the run's models, with notes for the reports.
     """
+    metric, files = plan.search.objectives[0], [str(path) for path in teachers]
+    command_plan = plan.build_shrink_plan(files) or plan.build_compression_plan(files)
+    # with the largest first, the last jobs are short and no worker idles for long
+    models = [(name, folder.get_shipped_path(name)) for name in reversed(names)]
+    jobs = [
+        {
+            "kind": messages.COMPRESS,
+            "name": name,
+            "teachers": files,
+            "val_learnt": provenance.trained_on_validation,
+            "told": provenance.notes,
+            "file": str(file),
+            "command": format_command(command_plan, file),
+        }
+        for name, file in models
+    ]
 
-    def __init__(
-        self,
-        folder: SearchFolder,
-        plan: SearchPlan,
-        names: list[str],
-        teachers: Sequence[Path],
-        display: Display,
-        provenance: Provenance,
-    ) -> None:
-        self._metric = plan.search.objectives[0]
-        files = [str(path) for path in teachers]
-        command_plan = plan.build_shrink_plan(files) or plan.build_compression_plan(files)
-        # with the largest first, the last jobs are short and no worker idles for long
-        models = [(name, folder.get_shipped_path(name)) for name in reversed(names)]
-        jobs = [
-            {
-                "kind": messages.COMPRESS,
-                "name": name,
-                "teachers": files,
-                "val_learnt": provenance.trained_on_validation,
-                "told": provenance.notes,
-                "file": str(file),
-                "command": format_command(command_plan, file),
-            }
-            for name, file in models
-        ]
-        super().__init__(display, jobs)
-
-    def _log_result(self, worker: int, job: Job, message: dict[str, Any]) -> None:
-        before, after = (message["val"][key][self._metric] for key in ("dense", "pruned"))
+    def log_result(_: int, job: Job, message: dict[str, Any]) -> None:
+        before, after = (message["val"][key][metric] for key in ("dense", "pruned"))
         LOG.info(
             "compressed %s: validation %s %.4f -> %.4f after %d more epochs of training%s",
-            message["name"], self._metric, before, after, message["finetuned"],
+            message["name"], metric, before, after, message["finetuned"],
             " (trained on it)" if job["val_learnt"] else "",
         )  # fmt: skip
 
-    def _record_failure(self, job: Job, reason: str, has_diverged: bool = False) -> None:
-        self.failures.append(f"{job['name']}: {reason}")
-        LOG.info("compressing %s failed: %s", job["name"], reason)
+    return JobQueue(display, jobs, activity="compressing", log_result=log_result)

@@ -16,7 +16,7 @@ from search.engines.jobs import SearchJobs, explain_no_training, prepare_search
 from search.engines.pool import Pool
 from search.engines.steps import RECORD, name_size
 from search.plan import SearchPlan
-from search.scheduler.log import ScheduleLog, describe_schedule, read_size
+from search.scheduler.log import ScheduleLog, describe_schedule
 from search.scheduler.scheduler import (
     EXPORT,
     TRIAL,
@@ -125,10 +125,10 @@ def run_scheduled(
         pool.stop()
     studies.close_orphans(study, folder, plan)
     if not scheduler.models:
-        raise RunFailed(jobs.explain_failure())
+        raise RunFailed(explain_no_training(jobs.candidates, plan))
     for line in describe_schedule(scheduler.ended):
         LOG.info("%s", line)
-    record_jobs = RecordJobs(folder, plan, scheduler, display, provenance, command)
+    record_jobs = create_record_jobs(folder, plan, scheduler, display, provenance, command)
     display.start_phase("Recording the best", record_jobs.done, record_jobs.total)
     pool.run(record_jobs)
     if not folder.read_compressed():
@@ -254,7 +254,7 @@ class ScheduledJobs(SearchJobs):
             result = StepResult(
                 step.model,
                 self._measure_seconds(step),
-                tuple(map(read_size, message.get("sizes", ()))),
+                tuple(map(SizeResult.from_json, message.get("sizes", ()))),
                 message.get("epochs", 0),
                 message.get("error", ""),
             )
@@ -274,10 +274,6 @@ class ScheduledJobs(SearchJobs):
             self._interrupted.append(step)
             return
         self._finish_step(step, StepResult(step.model, self._measure_seconds(step), reason=cause))
-
-    def explain_failure(self) -> str:
-        """Return the reason why there is no trained candidate."""
-        return explain_no_training(self.candidates, self._plan)
 
     def _pop_step(self, job: Job) -> Step:
         (step,) = (item for item in self.scheduler.running if item.number == job["number_of_step"])
@@ -319,8 +315,15 @@ class ScheduledJobs(SearchJobs):
             self._next_report = self.seconds + max(REPORT_SECONDS, pause)
 
 
-class RecordJobs(JobQueue):
-    """Records of the candidates that have a file on the front, with their files on it.
+def create_record_jobs(
+    folder: SearchFolder,
+    plan: SearchPlan,
+    scheduler: Scheduler,
+    display: Display,
+    provenance: Provenance,
+    command: str,
+) -> JobQueue:
+    """Return the jobs that record the candidates with a file on the front, and these files.
 
     Args:
         folder: Folder of the run.
@@ -330,44 +333,32 @@ class RecordJobs(JobQueue):
         provenance: Origin of the run's models.
         command: Command that repeats the run.
     """
+    sizes: dict[str, list[str]] = {}
+    for name, share, file in scheduler.list_front():
+        own = sizes.setdefault(name, [])
+        original = scheduler.models[name].original
+        if original is not None and file in original.files:
+            continue  # every record has the files of the original
+        if name_size(name, share) not in own:
+            own.append(name_size(name, share))
+    teachers = [str(path) for path in plan.distill.teacher.files]
+    # a run that was interrupted and continued may have made more sizes of a recorded model
+    recorded = {record.model: record.each.keys() for record in folder.read_compressed()}
+    jobs = [
+        {
+            **build_step_job(name, RECORD, teachers, provenance),
+            "sizes": own,
+            "command": command,
+        }
+        for name, own in sizes.items()
+        if name not in recorded or not set(own) <= recorded[name]
+    ]
 
-    def __init__(
-        self,
-        folder: SearchFolder,
-        plan: SearchPlan,
-        scheduler: Scheduler,
-        display: Display,
-        provenance: Provenance,
-        command: str,
-    ) -> None:
-        sizes: dict[str, list[str]] = {}
-        for name, share, file in scheduler.list_front():
-            own = sizes.setdefault(name, [])
-            original = scheduler.models[name].original
-            if original is not None and file in original.files:
-                continue  # every record has the files of the original
-            if name_size(name, share) not in own:
-                own.append(name_size(name, share))
-        teachers = [str(path) for path in plan.distill.teacher.files]
-        # a run that was interrupted and continued may have made more sizes of a recorded model
-        recorded = {record.model: record.each.keys() for record in folder.read_compressed()}
-        pending = [
-            {
-                **build_step_job(name, RECORD, teachers, provenance),
-                "sizes": own,
-                "command": command,
-            }
-            for name, own in sizes.items()
-            if name not in recorded or not set(own) <= recorded[name]
-        ]
-        super().__init__(display, pending, len(sizes) - len(pending))
-
-    def _log_result(self, worker: int, job: Job, message: dict[str, Any]) -> None:
+    def log_result(_: int, job: Job, __: dict[str, Any]) -> None:
         LOG.info("recorded %s with %s", job["name"], ", ".join(job["sizes"]) or "its own files")
 
-    def _record_failure(self, job: Job, reason: str, has_diverged: bool = False) -> None:
-        self.failures.append(f"{job['name']}: {reason}")
-        LOG.info("recording %s failed: %s", job["name"], reason)
+    done = len(sizes) - len(jobs)
+    return JobQueue(display, jobs, done, activity="recording", log_result=log_result)
 
 
 def build_step_job(

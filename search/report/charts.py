@@ -1,32 +1,22 @@
-"""Charts of a search: hypervolume, learning curves, importance, parallel coordinates."""
+"""Charts of a search: hypervolume, learning curves, importance."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Sequence
 
-import numpy as np
-
-from compress.core.pareto import compute_log_costs
-from compress.measure import formatting
 from compress.report.live.charts import Chart, build_line
 from compress.report.plot import get_metric_unit
 from search.report.front import FRONT_COLOUR, STOPPED_COLOUR
-from search.report.importance import REPEATS, Floats, Parameter, rank_parameters, read_parameters
+from search.report.importance import REPEATS, rank_parameters
 from search.report.search_report import SearchFacts, SearchReport
 from search.study.directory import STOPPED, Candidate
-from search.study.front import FrontProgress, compute_losses, is_finite
+from search.study.front import FrontProgress, is_finite
 
 BARS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")
 MAX_PARAMETERS = 10
 """Maximum number of parameters in a chart; the table shows all."""
 MAX_LINES = 300
 """Maximum number of lines of a chart; the front is always drawn."""
-ABSENT_HEIGHT = -0.14
-"""Height of inactive parameters, below the axes."""
-LINE_SHIFT = 0.03
-"""Distance by which the lines of the best and the worst candidate are shifted apart."""
-MIN_LOG_RATIO = 8.0
-"""Minimum ratio of the largest to the smallest number for a logarithmic axis."""
 
 
 def build_charts(report: SearchReport, facts: SearchFacts) -> Iterator[Chart]:
@@ -38,11 +28,7 @@ def build_charts(report: SearchReport, facts: SearchFacts) -> Iterator[Chart]:
     """
     if facts.progress is not None:
         yield from _build_hypervolume_charts(facts.progress)
-    for chart in (
-        _build_learning_curves(report),
-        _build_importance_chart(facts),
-        _build_parallel_coordinates(report, facts),
-    ):
+    for chart in (_build_learning_curves(report), _build_importance_chart(facts)):
         if chart is not None:
             yield chart
 
@@ -232,163 +218,3 @@ def _build_importance_chart(facts: SearchFacts) -> Chart | None:
          "xaxis": {"title": {"text": "share of the variance in %"}},
          "height": 200 + 34 * len(names)},
     )  # fmt: skip
-
-
-def _build_parallel_coordinates(report: SearchReport, facts: SearchFacts) -> Chart | None:
-    """Return the chart with one line per candidate; None without two candidates that differ."""
-    finished = select_finished(report.candidates, report.objectives)
-    shown_candidates = limit_candidates(finished, set(report.front))
-    order = rank_parameters(facts.importances)
-    chosen = select_parameters(shown_candidates, order, MAX_PARAMETERS)
-    if len(shown_candidates) < 2 or not chosen:
-        return None
-    lines, rank = compute_crossings(shown_candidates, report.objectives, chosen)
-    metric, *costs = report.objectives
-    axis_titles = [*(item.name for item in chosen), f"validation {metric}", *costs]
-    traces = []
-    for index in np.argsort(rank):
-        item = shown_candidates[index]
-        front = item.id in report.front
-        texts = [
-            *(
-                formatting.format_choice(item.choices[parameter.name])
-                if parameter.name in item.choices
-                else "not asked"
-                for parameter in chosen
-            ),
-            formatting.format_metric(metric, item.val[metric]),
-            *(formatting.format_cost(cost, getattr(item, cost)) for cost in costs),
-        ]
-        traces.append(
-            build_line(
-                [*range(len(axis_titles))],
-                [round(float(y), 4) for y in lines[index]],
-                item.id,
-                line={
-                    "width": 2.4 if front else 1,
-                    "color": _interpolate_colour(float(rank[index])),
-                },
-                opacity=0.95 if front else 0.5,
-                meta={"model": item.id},
-                customdata=texts,
-                hovertemplate="%{fullData.name}: %{customdata}",
-            )
-        )
-    count_text = f"{len(finished):,}"
-    if len(shown_candidates) < len(finished):
-        count_text = (
-            f"{len(shown_candidates)} (the front, and others at equal distances) of {count_text}"
-        )
-    parameters_text = _describe_parameters(
-        chosen, len(select_parameters(finished, order, limit=10**6)), bool(order)
-    )
-    return Chart(
-        "parallel",
-        "Parallel coordinates",
-        f"Each line is one of {count_text} finished candidates: its choices, then quality and "
-        "costs. The darker, the better in quality; the front is thick. Shown are "
-        f"{parameters_text}. "
-        "Numbers that span a factor of 8 and all costs are on logarithmic scales; lines are "
-        "shifted a little so that equal choices do not hide each other.",
-        traces,
-        {
-            "showlegend": False,
-            "height": 460,
-            "hovermode": "closest",
-            "xaxis": {
-                "tickvals": [*range(len(axis_titles))],
-                "ticktext": axis_titles,
-                "side": "top",
-                "range": [-0.3, len(axis_titles) - 0.7],
-                "tickangle": -25,
-            },
-            "yaxis": {"visible": False},
-        },
-        wide=True,
-    )
-
-
-def _describe_parameters(chosen: Sequence[Parameter], count: int, is_ranked: bool) -> str:
-    """Return a description of the shown parameters, out of `count` parameters."""
-    text = f"all {len(chosen)} parameters that vary"
-    if count > len(chosen):
-        order_text = "most important" if is_ranked else "most often asked"
-        text = f"the {len(chosen)} {order_text} of {count} parameters"
-    if any(not item.is_always_asked for item in chosen):
-        text += "; those that only some trials have stand to the right"
-    return text
-
-
-def _interpolate_colour(rank: float) -> str:
-    """Return a colour between pale and dark; a higher rank is darker."""
-    pale, dark = (190, 214, 232), (0, 58, 115)
-    mixed = (round(a + (b - a) * rank) for a, b in zip(pale, dark, strict=True))
-    return f"rgb({', '.join(map(str, mixed))})"
-
-
-def select_parameters(
-    candidates: Sequence[Candidate], order: Sequence[str], limit: int
-) -> list[Parameter]:
-    """Return the parameters to draw, those of all candidates first.
-
-    Args:
-        candidates: The drawn candidates.
-        order: Parameter names in descending order of importance. Parameters that are not in it
-            come last, in descending order of frequency.
-        limit: Maximum number of parameters.
-
-    Returns:
-        The selected parameters, all of which vary among the candidates.
-    """
-    rank = {name: index for index, name in enumerate(order)}
-    varying = [item for item in read_parameters(candidates) if item.is_varying]
-    varying.sort(key=lambda item: (rank.get(item.name, len(rank)), -int(item.asked_mask.sum())))
-    return sorted(varying[:limit], key=lambda item: not item.is_always_asked)
-
-
-def select_finished(candidates: Sequence[Candidate], objectives: Sequence[str]) -> list[Candidate]:
-    """Return the complete candidates that have all objectives."""
-    return [item for item in candidates if compute_losses(item, objectives) is not None]
-
-
-def compute_crossings(
-    candidates: Sequence[Candidate], objectives: Sequence[str], chosen: Sequence[Parameter]
-) -> tuple[Floats, Floats]:
-    """Return the points where each candidate's line crosses each axis, and the rank of its metric.
-
-    Args:
-        candidates: Result of `select_finished`, at least two.
-        objectives: Metric, then costs: the last axes.
-        chosen: Result of `select_parameters` for the same candidates.
-
-    Returns:
-        (candidates, axes), where an axis is [0, 1] and inactive parameters are at `ABSENT_HEIGHT`;
-        (candidates,) from 0, the worst, to 1.
-    """
-    columns = [
-        np.where(item.asked_mask, _scale_to_unit(_to_axis_values(item)), ABSENT_HEIGHT)
-        for item in chosen
-    ]
-    metric, *costs = objectives
-    metric_values = np.array([item.val[metric] for item in candidates])
-    cost_logs = [compute_log_costs([getattr(item, cost) for item in candidates]) for cost in costs]
-    columns += [_scale_to_unit(metric_values), *map(_scale_to_unit, cost_logs)]
-    rank = np.argsort(np.argsort(metric_values, kind="stable"), kind="stable") / (
-        len(candidates) - 1
-    )
-    # lines are shifted by rank on parameter axes, because lines of equal choices would overlap
-    shift = LINE_SHIFT * (rank[:, np.newaxis] - 0.5) * (np.arange(len(columns)) < len(chosen))
-    return np.stack(columns, axis=1) + shift, rank
-
-
-def _to_axis_values(parameter: Parameter) -> Floats:
-    """Return the values on the scale of the axis, logarithmic or linear."""
-    low, high = np.nanmin(parameter.values), np.nanmax(parameter.values)
-    is_log = not parameter.categories and low > 0 and high / low >= MIN_LOG_RATIO
-    return np.log10(parameter.values) if is_log else parameter.values
-
-
-def _scale_to_unit(values: Floats) -> Floats:
-    """Return values scaled to [0, 1]; 0.5 if all are equal."""
-    low, high = np.nanmin(values), np.nanmax(values)
-    return (values - low) / (high - low) if high > low else np.where(np.isnan(values), values, 0.5)

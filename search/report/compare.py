@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -108,24 +110,8 @@ class Point:
     id: str = ""
 
 
-def compare_runs(paths: Sequence[str | Path], out: str | Path) -> Path:
-    """Write a page that compares runs: their fronts, and the better run by cost.
-
-    Args:
-        paths: The `--out` folders of at least two runs, of the same task.
-        out: Path of the page.
-
-    Returns:
-        The path of the page.
-
-    Raises:
-        InputError: There are fewer than two runs, they cannot be compared, or `out` is a folder.
-    """
-    return write_comparison(load_runs(paths), out)
-
-
 def write_comparison(runs: Sequence[ComparedRun], out: str | Path) -> Path:
-    """Write the page that compares loaded runs.
+    """Write a page that compares loaded runs: their fronts, and the better run by cost.
 
     Args:
         runs: The runs, see `load_runs`.
@@ -555,23 +541,16 @@ def compare_fronts(
 
 def _select_front(rows: Sequence[Mapping[str, Any]], metric: str, cost: str) -> tuple[Point, ...]:
     """Return the Pareto front by ascending cost; a point needs a metric and a cost above 0."""
-    distinct_points = {
+    points = sorted(
         Point(float(row[cost]), float(row[metric]), str(row.get("id", "")))
         for row in rows
         if row.get(cost) is not None and row.get(metric) is not None and row[cost] > 0
-    }
-    if not distinct_points:
-        return ()
-    points = sorted(distinct_points)
-    is_member = compute_front_mask(
-        np.array([(point.cost, -point.metric_value) for point in points])
     )
-    front, seen = [], set()
-    for point, keep in zip(points, is_member, strict=True):
-        if keep and (point.cost, point.metric_value) not in seen:  # equal points are drawn once
-            seen.add((point.cost, point.metric_value))
-            front.append(point)
-    return tuple(front)
+    # equal points are drawn once
+    distinct = [next(equal) for _, equal in groupby(points, attrgetter("cost", "metric_value"))]
+    losses = np.array([(point.cost, -point.metric_value) for point in distinct]).reshape(-1, 2)
+    is_member = compute_front_mask(losses)
+    return tuple(point for point, keep in zip(distinct, is_member, strict=True) if keep)
 
 
 def _measure_shares(first: Sequence[Point], second: Sequence[Point]) -> tuple[float, float]:
@@ -599,19 +578,16 @@ def _find_cost_ranges(
     edges = sorted({point.cost for point in (*first, *second)})
     pairs = [(_find_best(first, low), _find_best(second, low)) for low in edges]
     comparisons = len({pair for pair in pairs if None not in pair})
-    cost_ranges: list[CostRange] = []
-    for low, high, (a, b) in zip(edges, [*edges[1:], math.inf], pairs, strict=True):
-        better, max_gap = _find_better(a, b, compare, comparisons)
-        if cost_ranges and (cost_ranges[-1].better_run, math.isinf(cost_ranges[-1].max_gap)) == (
-            better,
-            math.isinf(max_gap),
-        ):
-            cost_ranges[-1] = CostRange(
-                cost_ranges[-1].low, high, better, max(cost_ranges[-1].max_gap, max_gap)
-            )
-        else:
-            cost_ranges.append(CostRange(low, high, better, max_gap))
-    return tuple(cost_ranges)
+    cost_ranges = [
+        CostRange(low, high, *_find_better(a, b, compare, comparisons))
+        for low, high, (a, b) in zip(edges, [*edges[1:], math.inf], pairs, strict=True)
+    ]
+    merged = []
+    for _, group in groupby(cost_ranges, lambda item: (item.better_run, math.isinf(item.max_gap))):
+        alike = list(group)
+        max_gap = max(item.max_gap for item in alike)
+        merged.append(replace(alike[0], high=alike[-1].high, max_gap=max_gap))
+    return tuple(merged)
 
 
 def _find_best(front: Sequence[Point], cost: float) -> Point | None:

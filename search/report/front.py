@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 FRONT_COLOUR, STOPPED_COLOUR = "#0072B2", "#D55E00"
 _SHOWN_FILES = (("dense", "float32"), ("pruned", "float32"), ("pruned", "int8"))
 """Files of a model that its row shows, as (variant, format)."""
-FINAL_HEADINGS = ("Model", "Epochs", "Validation", "Test")
-FINAL_NOTE = "Trained again after the search; the test part is read once per training."
 GROUPS = {
     "front": (FRONT_COLOUR, "circle"),
     "trained": ("#8A8F99", "circle-open"),
@@ -124,8 +122,8 @@ def build_final_section(report: SearchReport) -> dict[str, Any]:
     """Return the final trainings for front.html.j2; without rows if there are none."""
     metric = report.objectives[0]
     return {
-        "lead": FINAL_NOTE,
-        "heads": [*FINAL_HEADINGS[:2], f"validation {metric}", f"test {metric}"],
+        "lead": "Trained again after the search; the test part is read once per training.",
+        "heads": ["Model", "Epochs", f"validation {metric}", f"test {metric}"],
         "rows": _list_final_cells(report),
     }
 

@@ -108,15 +108,12 @@ def compute_importances(
 
 def rank_parameters(computed: Sequence[Importance]) -> list[str]:
     """Return the parameters in descending order of their largest share in any target."""
-    best: dict[str, float] = {}
-    for item in computed:
-        for name, share in item.shares.items():
-            best[name] = max(best.get(name, share.value), share.value)
-    return sorted(best, key=lambda name: -best[name])
+    shares = [pair for item in computed for pair in item.shares.items()]
+    return list(dict.fromkeys(name for name, _ in sorted(shares, key=lambda pair: -pair[1].value)))
 
 
 def measure_forest_shares(
-    columns: Sequence[Parameter], target: Floats, seed: int = 0
+    columns: Sequence[Parameter], target: Floats
 ) -> tuple[float, dict[str, Share]]:
     """Measure each parameter's share with a random forest on held-out trials.
 
@@ -129,7 +126,6 @@ def measure_forest_shares(
     Args:
         columns: The parameters, (trials,) each.
         target: Values of the target, (trials,), not constant.
-        seed: Seed of forests, folds and permutations.
 
     Returns:
         The share of the variance that is predicted on held-out trials (negative: worse than
@@ -150,7 +146,7 @@ def measure_forest_shares(
     spans = [slice(end - block.shape[1], end) for end, block in zip(ends, blocks, strict=True)]
     matrix = np.hstack(blocks)  # (trials, features)
     variance = float(target.var())
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     errors = np.zeros((REPEATS, 1 + len(columns)))
     for repeat in range(REPEATS):
         copies = [matrix]
@@ -247,11 +243,6 @@ class Parameter:
     def asked_mask(self) -> npt.NDArray[np.bool_]:
         """Mask of the candidates in which the parameter was active, (candidates,)."""
         return np.asarray(~np.isnan(self.values), np.bool_)
-
-    @property
-    def is_always_asked(self) -> bool:
-        """Whether the parameter was active in every candidate."""
-        return bool(self.asked_mask.all())
 
     @property
     def is_varying(self) -> bool:

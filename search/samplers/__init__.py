@@ -4,7 +4,3 @@ Each takes a seed and returns an Optuna sampler for several objectives. Each tri
 (`search.study.study.ask_trial`), in processes that start and end during a run, so every sampler
 takes its history from the study's storage.
 """
-
-from search.plugins import SAMPLERS
-
-__all__ = ["SAMPLERS"]

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.pareto import measure_hypervolume
+from compress.run.records import Record
 
 LEAST_ERROR = 1e-3
 """Errors (1 - metric) below this count as this in ratios."""
@@ -35,7 +36,7 @@ Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class FileResult:
+class FileResult(Record):
     """One exported file.
 
     Attributes:
@@ -163,24 +164,6 @@ class Forecaster:
                 self._error_ratios.setdefault(name, []).append(log_ratio)
                 self._cost_ratios.setdefault(name, []).append(math.log(item.cost / base.cost))
 
-    def observe_pruning(self, halvings: float, repaired: float) -> None:
-        """Learn from a model that was pruned and reconstructed.
-
-        Args:
-            halvings: log2 of the original's MACs over the model's.
-            repaired: Log of the ratio of the errors, see `compute_log_ratio`.
-        """
-        self.repaired.observe((halvings,), repaired)
-
-    def observe_tuning(self, halvings: float, repaired: float, tuned: float) -> None:
-        """Learn from a model that was fine-tuned.
-
-        Args:
-            halvings, repaired: See `observe_pruning`.
-            tuned: Log of the ratio of the errors after fine-tuning.
-        """
-        self.tuned.observe((1.0, halvings, repaired), tuned)
-
     def predict_tuned(self, quality: float, halvings: float, repaired: float | None) -> Point:
         """Predict the error of a pruned model after fine-tuning.
 
@@ -285,9 +268,7 @@ class FrontScale:
 
     def measure(self, points: Sequence[Point]) -> float:
         """Return the hypervolume of some points."""
-        losses = self.scale(points)
-        inside = losses[(losses < 0).all(axis=1)]
-        return measure_hypervolume(inside, (0.0, 0.0)) if len(inside) else 0.0
+        return measure_hypervolume(self.scale(points), (0.0, 0.0))
 
     def measure_gain(
         self, front: Sequence[Point], error: float, spread: float, files: Sequence[Point]

@@ -6,12 +6,13 @@ import json
 import math
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from compress.core.errors import InputError
-from search.scheduler.forecast import FileResult, compute_rank_correlation
-from search.scheduler.scheduler import Scheduler, SizeResult, Step, StepResult
+from search.scheduler.forecast import compute_rank_correlation
+from search.scheduler.scheduler import Scheduler, Step, StepResult
 
 EndedStep = tuple[Step, StepResult, float]
 """A step with its result and the gain of hypervolume that it brought."""
@@ -74,7 +75,7 @@ class ScheduleLog:
                     seconds = max(seconds, step.begun)
                 else:
                     running = {item.number: item for item in scheduler.running}
-                    scheduler.finish(running[content["number"]], read_result(content))
+                    scheduler.finish(running[content["number"]], _read_result(content, self.path))
                     seconds = max(seconds, float(content["at"]))
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
@@ -96,7 +97,8 @@ class ScheduleLog:
                 step = Step.from_json(content, self.path)
                 begun[step.number] = step
             elif content["number"] in begun:
-                ended.append((begun[content["number"]], read_result(content), content["gain"]))
+                result = _read_result(content, self.path)
+                ended.append((begun[content["number"]], result, content["gain"]))
         return ended
 
 
@@ -130,20 +132,7 @@ def describe_schedule(ended: Sequence[EndedStep]) -> list[str]:
     return lines
 
 
-def read_result(content: dict[str, Any]) -> StepResult:
-    """Return a result from JSON."""
-    return StepResult(
-        content["model"],
-        float(content["seconds"]),
-        tuple(map(read_size, content["sizes"])),
-        float(content["epochs"]),
-        content["reason"],
-    )
-
-
-def read_size(content: dict[str, Any]) -> SizeResult:
-    """Return a size from JSON."""
-    files = tuple(FileResult(**file) for file in content.get("files", ()))
-    return SizeResult(
-        float(content["share"]), float(content["quality"]), float(content["macs"]), files
-    )
+def _read_result(content: dict[str, Any], path: Path) -> StepResult:
+    """Return the result of an ended step from its line."""
+    names = {field.name for field in fields(StepResult)}
+    return StepResult.from_json({name: content[name] for name in names & content.keys()}, path)

@@ -89,7 +89,7 @@ class Step(Record):
 
 
 @dataclass(frozen=True)
-class SizeResult:
+class SizeResult(Record):
     """One size of a candidate, pruned or not.
 
     Attributes:
@@ -445,8 +445,8 @@ class Scheduler:
         for size in result.sizes if step.kind == PRUNE else ():
             model.sizes[size.share] = ScheduledSize(size)
             self._forecaster.observe_files(size.files, size.macs)
-            self._forecaster.observe_pruning(
-                math.log2(model.macs / size.macs), compute_log_ratio(size.quality, model.quality)
+            self._forecaster.repaired.observe(
+                (math.log2(model.macs / size.macs),), compute_log_ratio(size.quality, model.quality)
             )
         if step.kind == PRUNE:
             model.is_pruned = True
@@ -477,9 +477,8 @@ class Scheduler:
         (size,) = result.sizes
         old = model.sizes.get(step.share)
         repaired = 0.0 if old is None else compute_log_ratio(old.result.quality, model.quality)
-        self._forecaster.observe_tuning(
-            math.log2(model.macs / size.macs),
-            repaired,
+        self._forecaster.tuned.observe(
+            (1.0, math.log2(model.macs / size.macs), repaired),
             compute_log_ratio(size.quality, model.quality),
         )
         model.sizes[step.share] = ScheduledSize(size, is_tuned=True)

@@ -13,24 +13,16 @@ from compress.data import Dataset
 from search.plugins import SPACES
 from search.spaces._base import DeclaredSpace, Space, head
 from search.spaces.around import PREFIX, SubnetworkSpace
-from search.spaces.cnn import CNN
-from search.spaces.mlp import MLP
-from search.spaces.mobilenet import MobileNet
-from search.spaces.resnet import ResNet
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
 __all__ = [
-    "SubnetworkSpace",
-    "CNN",
     "DeclaredSpace",
-    "MLP",
-    "MobileNet",
     "PythonSpace",
-    "ResNet",
     "SPACES",
     "Space",
+    "SubnetworkSpace",
     "head",
     "resolve_space",
 ]

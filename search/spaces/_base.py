@@ -353,15 +353,11 @@ class Choice:
 
     def to_distribution(self) -> BaseDistribution:
         """Return the distribution that a trial samples from."""
-        from optuna import distributions
+        from optuna.trial import FixedTrial
 
-        low, high = self.values[0], self.values[-1]
-        if self.kind == "int":
-            return distributions.IntDistribution(low, high)
-        if self.kind == "float":
-            step = (high - low) / (len(self.values) - 1)
-            return distributions.FloatDistribution(low, high, step=step)
-        return distributions.CategoricalDistribution(self.values)
+        trial = FixedTrial({self.name: self.values[0]})
+        self.ask(trial)
+        return trial.distributions[self.name]
 
     def ask(self, trial: BaseTrial) -> Any:
         """Sample a value from a trial."""

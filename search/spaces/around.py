@@ -31,13 +31,12 @@ from compress.prune.channels.selection.latency_measurement import (
     measure_local_latencies,
 )
 from compress.prune.channels.selection.rank_selection import keep_best
-from compress.prune.channels.surgery import KeptIndices, build_pruned_model, compute_kept_indices
+from compress.prune.channels.surgery import build_pruned_model, compute_kept_indices
 from compress.reconstruction import MIN_EXAMPLES
 from search.spaces._base import Choice, Chosen, DeclaredSpace, declare_categorical
 
 if TYPE_CHECKING:
     from compress.core.summary import OnProgress
-    from compress.measure.latency_table.measurement import Convert
 
 PREFIX = "around:"
 KEEP_PREFIX = "keep."
@@ -155,7 +154,10 @@ class SubnetworkSpace(DeclaredSpace):
 
     def count(self, chosen: Chosen, data: Dataset) -> tuple[int, int]:
         """See `Space.count`."""
-        return self._load_subnetworks().count_costs(chosen)
+        subnetworks = self._load_subnetworks()
+        costs = CostModel.from_coupling(subnetworks.coupling)
+        kept = subnetworks.count_kept_units(chosen)
+        return int(costs.macs(kept)), int(costs.params(kept))
 
     def time_calls(self, on_progress: OnProgress) -> LatencyMeasurements:
         """Time the model's calls and some whole sub-networks, for `build_latency_estimator`.
@@ -168,12 +170,7 @@ class SubnetworkSpace(DeclaredSpace):
         Raises:
             RunFailed: No call could be timed, or no whole sub-network could be converted.
         """
-        from compress.exporting.batch_conversion import write_latency_files
-
-        return self._load_subnetworks().time_calls(
-            write_latency_files, runtime=RUNTIME, format=FORMAT, threads=THREADS, seed=0,
-            on_progress=on_progress,
-        )  # fmt: skip
+        return self._load_subnetworks().time_calls(on_progress)
 
     def build_latency_estimator(self, timing: LatencyMeasurements) -> Callable[[Chosen], float]:
         """Return a function that estimates the milliseconds of complete choices from timed calls.
@@ -208,7 +205,7 @@ class SubnetworkSpace(DeclaredSpace):
             model,
             subnetworks.coupling.program.model,
             sample_inputs(data, count, 0),
-            kept=subnetworks.find_kept_indices(chosen),
+            kept=compute_kept_indices(subnetworks.coupling, subnetworks.build_mask(chosen)),
             examples=count,
             joint=not quickly,
         )
@@ -282,40 +279,28 @@ class Subnetworks:
             chosen: Shares of the channels to keep, by the name of the `KeepRatio`. Missing groups
                 keep all channels; other names, such as settings of the optimizer, are ignored.
         """
-        return build_pruned_model(self.coupling, self._build_mask(chosen))
-
-    def find_kept_indices(self, chosen: Mapping[str, float]) -> KeptIndices:
-        """Return the kept indices of the model's weights for the same choices as `cut_model`."""
-        return compute_kept_indices(self.coupling, self._build_mask(chosen))
-
-    def count_costs(self, chosen: Mapping[str, float]) -> tuple[int, int]:
-        """Return the MACs and parameters of the model that `cut_model` builds, without building it.
-
-        Raises:
-            InputError: The size of an input is open.
-        """
-        costs, kept = CostModel.from_coupling(self.coupling), self.count_kept_units(chosen)
-        return int(costs.macs(kept)), int(costs.params(kept))
+        return build_pruned_model(self.coupling, self.build_mask(chosen))
 
     @cached_property
     def calls(self) -> TimedCalls:
         """The model's calls at the channel counts that may be chosen."""
         return TimedCalls(self.coupling, self._allowed)
 
-    def time_calls(self, convert: Convert, **settings: Any) -> LatencyMeasurements:
+    def time_calls(self, on_progress: OnProgress) -> LatencyMeasurements:
         """Time the calls of `calls`, and some whole sub-networks.
 
         Args:
-            convert: See
-                `compress.prune.channels.selection.latency_measurement.measure_local_latencies`.
-            **settings: See the same function.
+            on_progress: See `compress.core.summary.OnProgress`.
 
         Returns:
             The measurements, without known calls of other models.
         """
+        from compress.exporting.batch_conversion import write_latency_files
+
         timing = measure_local_latencies(
-            self.calls, self.coupling, self._allowed, convert, **settings
-        )
+            self.calls, self.coupling, self._allowed, write_latency_files,
+            runtime=RUNTIME, format=FORMAT, threads=THREADS, seed=0, on_progress=on_progress,
+        )  # fmt: skip
         return LatencyMeasurements(
             timing.table.select_calls(self.calls.list_model_makers()), timing.kept, timing.model_ms
         )
@@ -328,7 +313,8 @@ class Subnetworks:
         totals = self._allowed.round_totals(self._allowed.total * shares)
         return totals - self._allowed.fixed
 
-    def _build_mask(self, chosen: Mapping[str, float]) -> Mask:
+    def build_mask(self, chosen: Mapping[str, float]) -> Mask:
+        """Return the mask of the units that the model of `cut_model` keeps."""
         return keep_best(self.coupling, self._scores, self.count_kept_units(chosen))
 
 

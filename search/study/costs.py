@@ -48,7 +48,7 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Costs:
-    """Costs of one candidate.
+    """Costs of one candidate, under the names of `search.study.directory.Candidate`.
 
     Attributes:
         macs: Multiply-accumulates of one example.

@@ -72,12 +72,8 @@ def format_candidate_id(number: int) -> str:
 
 def get_trial_seed(plan: SearchPlan, trial: optuna.Trial) -> int:
     """Return the seed of a trial's weights and batches: a stored one, or one from its number."""
-    return int(trial.user_attrs.get(SEED_ATTR, derive_seed(plan.seed, trial.number)))
-
-
-def derive_seed(*parts: int) -> int:
-    """Return a seed in [0, 2^31) that is determined by the given numbers alone."""
-    return int(np.random.SeedSequence(parts).generate_state(1)[0] >> 1)
+    drawn = np.random.SeedSequence((plan.seed, trial.number)).generate_state(1)[0]
+    return int(trial.user_attrs.get(SEED_ATTR, drawn >> 1))  # below 2^31
 
 
 def evaluate_trial(
@@ -136,15 +132,7 @@ def evaluate_trial(
     estimate_latency = build_latency_estimator(plan.search, folder)
     estimated_latency = None if estimate_latency is None else estimate_latency(candidate.choices)
     costs = find_costs(model, plan.search, folder, estimated_latency)
-    candidate = replace(
-        candidate,
-        macs=costs.macs,
-        params=costs.params,
-        size_bytes=costs.size_bytes,
-        latency_ms=costs.latency_ms,
-        unsupported=costs.unsupported,
-        estimated=costs.estimated,
-    )
+    candidate = replace(candidate, **vars(costs))
     reason = describe_excesses(costs, plan.search)
     if reason:
         report_excess(trial, costs, plan.search)

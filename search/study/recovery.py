@@ -423,18 +423,12 @@ def describe_trial(record: Candidate, plan: SearchPlan) -> dict[str, Any]:
         for rung in plan.list_rungs():
             if rung <= len(metric_values):
                 attrs[format_rung_attr(rung)] = max(metric_values[:rung])
-    constraints = _compute_constraints(record, plan)
-    return {"state": state, "values": values, "user_attrs": attrs, "constraints": constraints}
-
-
-def _compute_constraints(record: Candidate, plan: SearchPlan) -> dict[str, float]:
-    """Return a candidate's limit violations, as they are reported to samplers."""
     trial: Any = optuna.trial.FixedTrial(record.choices)
-    if record.state != REJECTED or record.macs is None or record.params is None:
-        return {}
-    costs = Costs(record.macs, record.params, (), record.size_bytes, record.latency_ms)
-    report_excess(trial, costs, plan.search)
-    return dict(trial.constraints)
+    if record.state == REJECTED and record.macs is not None and record.params is not None:
+        known = Costs(record.macs, record.params, (), record.size_bytes, record.latency_ms)
+        report_excess(trial, known, plan.search)
+    constraints = dict(trial.constraints)
+    return {"state": state, "values": values, "user_attrs": attrs, "constraints": constraints}
 
 
 def is_sound(

@@ -19,7 +19,7 @@ from compress.data import Dataset
 from compress.run.directory import LOG
 from search.optuna_internals import FIXED_PARAMS_ATTR, begin_trial, end_trial
 from search.plan import SearchPlan
-from search.samplers import SAMPLERS
+from search.plugins import SAMPLERS
 from search.spaces import DeclaredSpace
 from search.study import optimizers
 from search.study.costs import Costs, build_latency_estimator, describe_excesses

@@ -8,7 +8,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from search.samplers import SAMPLERS
+from search.plugins import SAMPLERS
 from search.study.study import create_sampler
 
 KINDS = ("a", "b", None)

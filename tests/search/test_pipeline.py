@@ -12,7 +12,7 @@ from compress.core.errors import RunFailed
 from compress.core.memory_budget import MemoryBudget
 from compress.plan.fields import from_flat
 from search.engines import Display, WorkerRequest, local
-from search.engines.jobs import CompressJobs, SearchJobs, explain_no_training
+from search.engines.jobs import SearchJobs, create_compress_jobs, explain_no_training
 from search.pipeline import build_default_folder
 from search.plan import SearchPlan
 from search.study import study as studies
@@ -117,7 +117,7 @@ def test_workers_that_cannot_begin_end_the_run(folder: SearchFolder) -> None:
 
 def test_compression_goes_largest_first_and_collects_failures(folder: SearchFolder) -> None:
     plan = from_flat(SearchPlan, {"sparsity": 0.7, "trials": 9})
-    jobs = CompressJobs(
+    jobs = create_compress_jobs(
         folder, plan, ["0001", "0002", "0003"], [Path("t.keras")], Display(), Provenance()
     )
     given = []
@@ -141,7 +141,8 @@ def test_compression_goes_largest_first_and_collects_failures(folder: SearchFold
 def test_the_teachers_path_is_never_split(tmp_path: Path) -> None:
     folder, plan = SearchFolder(tmp_path / "a,b"), from_flat(SearchPlan, {"trials": 9})
     teacher = folder.get_model_path("0002")
-    job = CompressJobs(folder, plan, ["0001"], [teacher], Display(), Provenance()).take_job()
+    jobs = create_compress_jobs(folder, plan, ["0001"], [teacher], Display(), Provenance())
+    job = jobs.take_job()
     assert job is not None
     assert job["teachers"] == [str(teacher)]
     words = shlex.split(job["command"])

@@ -1,23 +1,14 @@
-"""The graph of a model before and after compression, with one mark per call.
-
-The same graphs and figures can be written as files for Google's Model Explorer.
-"""
+"""The graph of a model before and after compression, with one mark per call."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
-from compress.core.atomic_files import write_json
-from compress.core.errors import InputError
 from compress.core.summary import truncate_start
 from compress.measure import formatting
 from compress.report.live.charts import Chart, Trace
-from compress.report.report_data import Report
-from compress.run.compressed_model import CallNode, Nodes, read_graphs
-from compress.run.directory import RunFolder
+from compress.run.compressed_model import CallNode, Nodes
 
 MAX_NODES, MAX_NAMED = 400, 40
 """Maximum number of calls of a model that is drawn, and of one whose calls are labelled."""
@@ -48,6 +39,8 @@ def build_graph_chart(model: str, before: Nodes, after: Nodes) -> Chart | None:
         ),
     ]
     depth = max((*map(abs, before_positions[1]), *map(abs, after_positions[1]), 1.0))
+    timed = any(node.ms is not None for node in (*before, *after))
+    figures = (MACS, PARAMS, *([TIME] if timed else []), REMOVED)
     return Chart(
         f"graph-{model}",
         "The model before (left) and after (right)",
@@ -74,7 +67,7 @@ def build_graph_chart(model: str, before: Nodes, after: Nodes) -> Chart | None:
                     )
                 },
             }
-            for title in list_figures(before, after)
+            for title in figures
         ),
     )
 
@@ -177,34 +170,17 @@ def _describe_node(node: CallNode, other: CallNode | None, side: str) -> list[st
 
 
 def _compute_colours(nodes: Nodes, other: Mapping[str, CallNode], title: str) -> list[float]:
-    """Return the values for the colours of marks: logarithms of costs, or removed shares."""
-    values = compute_figures(nodes, other, title)
-    return values if title == REMOVED else [math.log10(1 + value) for value in values]
+    """Return the values for the colours of marks: logarithms of costs, or removed shares.
 
-
-def list_figures(before: Nodes, after: Nodes) -> tuple[str, ...]:
-    """Return the names of the figures that can colour calls; latency if a call was timed.
-
-    Args:
-        before, after: Calls of the model before and after compression.
-    """
-    timed = any(node.ms is not None for node in (*before, *after))
-    return (MACS, PARAMS, *([TIME] if timed else []), REMOVED)
-
-
-def compute_figures(nodes: Nodes, other: Mapping[str, CallNode], title: str) -> list[float]:
-    """Return MACs, parameters, microseconds or removed shares of calls.
-
-    Args:
-        nodes: Calls of one graph. Unknown values become 0.
-        other: Calls of the other graph, by name.
-        title: One of `list_figures`.
+    Costs are MACs, parameters or microseconds; unknown ones count as 0.
     """
     if title == REMOVED:
         return [compute_macs_change(node, other.get(node.name)) for node in nodes]
-    if title == TIME:
-        return [1000 * (node.ms or 0.0) for node in nodes]
-    return [float((node.macs or 0) if title == MACS else node.params) for node in nodes]
+    costs = [
+        {MACS: node.macs or 0, PARAMS: node.params, TIME: 1000 * (node.ms or 0.0)}[title]
+        for node in nodes
+    ]
+    return [math.log10(1 + cost) for cost in costs]
 
 
 def compute_macs_change(node: CallNode, other: CallNode | None) -> float:
@@ -218,112 +194,3 @@ def compute_macs_change(node: CallNode, other: CallNode | None) -> float:
         return 1.0
     most = max(node.macs or 0, other.macs or 0)
     return 1 - min(node.macs or 0, other.macs or 0) / most if most else 0.0
-
-
-def export_graphs(report: Report, out: str | Path) -> list[Path]:
-    """Write the graphs of all compressed models of a run as files for Model Explorer.
-
-    Args:
-        report: Report of the run.
-        out: Folder for the files: MODEL.json with the graphs "before" and "after", and for each
-            figure MODEL-FIGURE.json, which Model Explorer overlays.
-
-    Returns:
-        Paths of the files.
-
-    Raises:
-        InputError: The run has no recorded graph.
-    """
-    folder, paths = Path(out), list[Path]()
-    for record in report.compressed:
-        graphs = read_graphs(RunFolder(report.folder).get_graphs_path(record.model))
-        if graphs is None:
-            continue
-        folder.mkdir(parents=True, exist_ok=True)
-        sides = (graphs.before, graphs.after)
-        contents = {"": build_explorer_graphs(record.model, *sides)}
-        contents |= {
-            f"-{name.replace(' ', '_')}": data for name, data in build_explorer_data(*sides).items()
-        }
-        for end, content in contents.items():
-            path = folder / f"{record.model}{end}.json"
-            write_json(path, content)
-            paths.append(path)
-    if not paths:
-        raise InputError(
-            f"A model of '{report.folder}' must have its graph on record. Received: none has; "
-            "older versions kept none."
-        )
-    return paths
-
-
-def build_explorer_graphs(model: str, before: Nodes, after: Nodes) -> dict[str, Any]:
-    """Return both graphs in the format of Google's Model Explorer.
-
-    Args:
-        model: Name of the model.
-        before, after: Calls of the model before and after compression.
-
-    Reference:
-        https://github.com/google-ai-edge/model-explorer, graph_builder.py: a collection of graphs,
-        nodes with namespaces and incoming edges.
-    """
-    return {
-        "label": model,
-        "graphs": [
-            {"id": name, "nodes": [_build_explorer_node(index, node)
-                                   for index, node in enumerate(nodes)]}
-            for name, nodes in (("before", before), ("after", after))
-        ],
-    }  # fmt: skip
-
-
-def _build_explorer_node(index: int, node: CallNode) -> dict[str, Any]:
-    """Return a call as a Model Explorer node: id is its index, edges come from its source calls."""
-    space, _, _ = node.name.rpartition("/")
-    shape = " x ".join("?" if size is None else str(size) for size in node.shape)
-    attrs = {
-        "layer": node.name, "output": shape, "parameters": str(node.params),
-        "MACs": str(node.macs) if node.macs is not None else f"not counted: {node.reason}",
-    }  # fmt: skip
-    return {
-        "id": str(index),
-        "label": node.kind,
-        "namespace": space,
-        "attrs": [{"key": key, "value": value} for key, value in attrs.items()],
-        "incomingEdges": [
-            {"sourceNodeId": str(source), "sourceNodeOutputId": "0", "targetNodeInputId": str(at)}
-            for at, source in enumerate(node.sources)
-        ],
-    }
-
-
-def build_explorer_data(before: Nodes, after: Nodes) -> dict[str, dict[str, Any]]:
-    """Return the figures that Model Explorer overlays on the graphs, by name.
-
-    Args:
-        before, after: Calls of the model before and after compression.
-
-    Reference:
-        node_data_builder.py in the same repository: results by node of each graph, coloured from 0
-        to 1.
-    """
-    others = {
-        "before": {node.name: node for node in after}, "after": {node.name: node for node in before}
-    }  # fmt: skip
-    return {
-        title: {
-            name: {
-                "name": title,
-                "results": {
-                    str(index): {"value": value}
-                    for index, value in enumerate(compute_figures(nodes, others[name], title))
-                },
-                "gradient": [
-                    {"stop": 0, "bgColor": "#ffffff"}, {"stop": 1, "bgColor": "#d55e00"},
-                ],
-            }
-            for name, nodes in (("before", before), ("after", after))
-        }
-        for title in list_figures(before, after)
-    }  # fmt: skip

@@ -23,8 +23,7 @@ PACKAGE = "compress.report.live"
 PLOTLY = "plotly-basic-4.1.1.min.js"
 """The basic bundle of plotly.js from npm (MIT, see its license file): scatter and bar, 1.2 MB. It
 does not evaluate strings as code, so the page needs no `unsafe-eval`. plotly.py's own bundle is
-four times as large and needs it; the strict bundle is as large. The basic bundle lacks parallel
-coordinates; they are drawn as lines."""
+four times as large and needs it; the strict bundle is as large."""
 OWN_SCRIPTS = ("dom.js", "plots.js", "table.js", "explorer.js", "card.js", "app.js")
 """Our scripts, in the order of concatenation."""
 

@@ -333,8 +333,7 @@ def compute_expected_improvement(
     Args:
         mean: Mean of the predicted metric, higher is better, (candidates,).
         spread: Standard deviation of the predicted metric, (candidates,).
-        costs: Known costs, lower is better, (candidates, costs); without columns, only the metric
-            counts.
+        costs: Known costs, lower is better, (candidates, costs), at least one cost.
         front: Members as (metric, *costs), (members, 1 + costs).
         reference: The reference point (metric, *costs).
 
@@ -364,10 +363,6 @@ def _compute_expected_excess(mean: Numbers, spread: Numbers, level: float) -> Nu
 
 def _compute_volumes(costs: Numbers, members: Numbers, levels: Numbers, worst: Numbers) -> Numbers:
     """Return the volume of costs that only a candidate dominates above each level, (levels, n)."""
-    if costs.shape[1] == 0:
-        # without costs, a member dominates everything up to its metric
-        is_free = np.array([not (members[:, 0] > level).any() for level in levels], float)
-        return np.repeat(is_free[:, None], len(costs), 1)
     if costs.shape[1] == 1:
         lowest = [min(worst[0], *members[members[:, 0] > level, 1], np.inf) for level in levels]
         return np.maximum(0, np.array(lowest)[:, None] - costs[:, 0])

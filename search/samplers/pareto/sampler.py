@@ -50,6 +50,8 @@ MIN_CORRELATION = 0.2
 class ParetoSampler(StatelessSampler):
     """Sampler by expected hypervolume improvement with costs that are known before training.
 
+    The study's first objective is the metric, the others, at least one, are costs.
+
     A thousand complete candidates are drawn, half of them at random, half as mutations of the
     front. Their costs are known exactly, and a Gaussian process over choices and costs predicts
     their metrics from the observed trials. The sampler selects the candidate with the largest
@@ -135,9 +137,7 @@ class ParetoSampler(StatelessSampler):
         pool = self._compute_costs(
             filter_unseen(samples, [*history.observed, *history.running]), history
         )
-        order = np.arange(len(pool.choices))
-        if pool.costs.shape[1]:
-            order = np.argsort(pool.costs[:, 0], kind="stable")  # NaN: in the order of the draws
+        order = np.argsort(pool.costs[:, 0], kind="stable")  # NaN: in the order of the draws
         # a quasi-random share in [0, 1), far from the shares of smaller trial numbers
         share = qmc.Halton(1, scramble=False).fast_forward(number).random()[0, 0]
         order = np.roll(order, -int(share * len(order)))

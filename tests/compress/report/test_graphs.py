@@ -1,13 +1,11 @@
-"""Graphs before and after: edges against Keras, places, and what Model Explorer reads."""
+"""Graphs before and after: edges against Keras, and places."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import pytest
 
 from compress.core.atomic_files import read_json, write_json
@@ -17,17 +15,11 @@ from compress.measure.counting import build_call_graph
 from compress.report.live.graphs import (
     MAX_NODES,
     arrange_nodes,
-    build_explorer_data,
-    build_explorer_graphs,
     build_graph_chart,
     compute_macs_change,
-    export_graphs,
 )
 from compress.run.compressed_model import CallNode, ModelGraphs, read_graphs
 from compress.run.directory import RunFolder
-from search.report import load_report
-from search.study.directory import SearchFolder
-from tests.compress.report.test_report import folder  # noqa: F401
 
 
 @pytest.fixture(scope="module")
@@ -112,59 +104,13 @@ def test_what_was_removed(net: Any) -> None:
     assert build_graph_chart("m", many, many) is None
 
 
-# fields of graph_builder.py and node_data_builder.py of ai-edge-model-explorer 0.1.34
-NODE = {"id", "label", "namespace", "attrs", "incomingEdges"}
-EDGE = {"sourceNodeId", "sourceNodeOutputId", "targetNodeInputId"}
-
-
-def test_model_explorer_reads_graphs_and_figures(net: Any) -> None:
-    before = build_call_graph(net)
-    after = smaller(before)
-    content = json.loads(json.dumps(build_explorer_graphs("m", before, after)))
-    assert set(content) == {"label", "graphs"}
-    assert [graph["id"] for graph in content["graphs"]] == ["before", "after"]
-    for graph, nodes in zip(content["graphs"], (before, after), strict=True):
-        ids = [node["id"] for node in graph["nodes"]]
-        assert len(set(ids)) == len(nodes)
-        for node, own in zip(graph["nodes"], nodes, strict=True):
-            assert set(node) == NODE
-            assert all(set(item) == {"key", "value"} for item in node["attrs"])
-            assert all(isinstance(item["value"], str) for item in node["attrs"])
-            assert [edge["sourceNodeId"] for edge in node["incomingEdges"]] == [
-                ids[source] for source in own.sources
-            ]
-            assert all(set(edge) == EDGE for edge in node["incomingEdges"])
-    assert content["graphs"][0]["nodes"][2]["namespace"] == "body"
-    data = json.loads(json.dumps(build_explorer_data(before, after)))
-    for graph in ("before", "after"):
-        for name, figures in data.items():
-            assert set(figures[graph]) == {"name", "results", "gradient"}
-            assert figures[graph]["name"] == name
-            assert {item["stop"] for item in figures[graph]["gradient"]} == {0, 1}
-    macs = [item["value"] for item in data["MACs"]["before"]["results"].values()]
-    np.testing.assert_array_equal(macs, [node.macs or 0 for node in before])
-
-
-def test_files_of_a_run(net: Any, folder: SearchFolder, tmp_path: Path) -> None:  # noqa: F811
-    with pytest.raises(InputError, match="must have its graph on record. Received: none has"):
-        export_graphs(load_report(folder.path), tmp_path / "ex")
-    assert not (tmp_path / "ex").exists()
-    before = build_call_graph(net)
-    graphs = ModelGraphs(before, smaller(before))
-    write_json(folder.get_graphs_path("0001"), graphs.to_json())
-    assert read_graphs(folder.get_graphs_path("0001")) == graphs
-    made = export_graphs(load_report(folder.path), tmp_path / "ex")
-    assert sorted(path.name for path in made) == [
-        "0001-MACs.json", "0001-parameters.json", "0001-what_was_removed.json", "0001.json",
-    ]  # fmt: skip
-    assert read_json(made[0])["label"] == "0001"
-
-
 def test_damaged_graphs_are_refused(net: Any, tmp_path: Path) -> None:
     path = RunFolder(tmp_path).get_graphs_path("m")
     assert read_graphs(path) is None
     before = build_call_graph(net)
-    write_json(path, ModelGraphs(before, before).to_json())
+    graphs = ModelGraphs(before, smaller(before))
+    write_json(path, graphs.to_json())
+    assert read_graphs(path) == graphs
     content = read_json(path)
     content["before"][0]["sources"] = [3]
     write_json(path, content)

@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,6 @@ import pytest
 from compress.core.errors import InputError, MissingDependency
 from compress.plan import Plan
 from compress.plan.fields import from_flat
-from search.cli import dashboard
 from search.cli.dashboard import create_dashboard
 from search.plan import SearchPlan
 from search.study.directory import SearchFolder
@@ -41,7 +41,7 @@ def stand_in(storage: Any) -> Callable[..., list[bytes]]:
 
 
 def without_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = SimpleNamespace(wsgi=stand_in)
+    fake = SimpleNamespace(wsgi=stand_in, __spec__=ModuleSpec("optuna_dashboard", None))
     monkeypatch.setitem(sys.modules, "optuna_dashboard", fake)  # type: ignore[arg-type]
 
 
@@ -153,7 +153,6 @@ def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     folder, _ = made_run(tmp_path / "run")
     with pytest.raises(MissingDependency, match=r"pip install 'paretune\[dashboard\]'"):
         create_dashboard(folder.path, 0)
-    assert dashboard.INSTALL_HINT.count("\n") == 0
 
 
 def test_one_line_on_the_command_line(tmp_path: Path) -> None:

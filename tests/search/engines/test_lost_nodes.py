@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from compress.plan.fields import from_flat
 from search.engines import MAX_LOST, NODE_LOST, Display
-from search.engines.jobs import CompressJobs, FinalJobs
+from search.engines.jobs import create_compress_jobs, create_final_jobs
 from search.plan import SearchPlan
 from search.study import study as studies
 from search.study.checks import Provenance
@@ -110,9 +110,9 @@ def test_later_jobs_run_again_too(kind: str, folder: SearchFolder) -> None:
     plan = from_flat(SearchPlan, {"final_epochs": 1, "trials": 9})
     names = ["0001", "0002"]
     jobs = (
-        FinalJobs(folder, plan, names, Display())
+        create_final_jobs(folder, plan, names, Display())
         if kind == "final"
-        else CompressJobs(folder, plan, names, [], Display(), Provenance())
+        else create_compress_jobs(folder, plan, names, [], Display(), Provenance())
     )
     for _ in range(MAX_LOST - 1):
         job = jobs.take_job()

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from search.report import render
-from search.report.compare import compare_runs
+from search.report.compare import load_runs, write_comparison
 from search.study.directory import Candidate, SearchFolder
 from tests.compress.report.test_injection import full, poison  # noqa: F401
 from tests.compress.report.test_report import folder  # noqa: F401
@@ -272,7 +272,7 @@ def test_hostile_names_stay_text(browser: Any, full: SearchFolder) -> None:  # n
 def test_runs_side_by_side(browser: Any, many: SearchFolder, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(many.path, other)
-    compare_runs([many.path, other], tmp_path / "compare.html")
+    write_comparison(load_runs([many.path, other]), tmp_path / "compare.html")
     visit = Visit(browser, tmp_path / "compare.html")
     assert visit.page.locator("#set-files tbody tr").count() == 2 * 4
     visit.page.locator("#set-files tbody button.name").first.click()

@@ -19,7 +19,7 @@ from compress.core.errors import InputError
 from compress.core.statistics import compare_examples, compare_shares
 from compress.report.live.charts import COST, QUALITY, Axis
 from compress.run.compressed_model import write_example_values
-from search.report.compare import CostRange, compare_fronts, compare_runs
+from search.report.compare import CostRange, compare_fronts, load_runs, write_comparison
 from search.study.directory import SearchFolder
 from tests.compress.report.test_report import folder  # noqa: F401
 from tests.search.test_run import paretune
@@ -128,6 +128,11 @@ def test_stretches_say_what_each_cost_says(
     np.testing.assert_allclose(found.shares, turned.shares[::-1])
 
 
+def compare(runs: list[Path], out: Path) -> str:
+    """Returns the page of a comparison."""
+    return unescape(write_comparison(load_runs(runs), out / "c.html").read_text())
+
+
 def test_a_page_of_two_runs(folder: SearchFolder, tmp_path: Path) -> None:  # noqa: F811
     other = tmp_path / "other"
     shutil.copytree(folder.path, other)
@@ -136,7 +141,7 @@ def test_a_page_of_two_runs(folder: SearchFolder, tmp_path: Path) -> None:  # no
     for item in content["artifacts"]:
         item["size_bytes"] = item["size_bytes"] // 2
     write_json(path, content)
-    page = unescape(compare_runs([folder.path, other], tmp_path / "c.html").read_text())
+    page = compare([folder.path, other], tmp_path)
     assert "2 runs compared" in page
     bare = re.sub(r"<(script|style).*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL)
     assert "Exported files: run and other" in bare
@@ -160,7 +165,7 @@ def test_runs_of_other_data_or_machines_are_told(
     write_json(
         other / "latency.json", {key: {**item, "device": "B"} for key, item in timed.items()}
     )
-    page = unescape(compare_runs([folder.path, other], tmp_path / "c.html").read_text())
+    page = compare([folder.path, other], tmp_path)
     assert "The runs had different examples" in page
     # options that differ are said; a share of a common box would mean nothing
     assert "<li>seed 0 / 7</li>" in page
@@ -172,17 +177,17 @@ def test_runs_of_other_data_or_machines_are_told(
 
 def test_what_cannot_be_compared(folder: SearchFolder, tmp_path: Path) -> None:  # noqa: F811
     with pytest.raises(InputError, match="At least 2 runs must be compared. Received: 1"):
-        compare_runs([folder.path], tmp_path / "c.html")
+        write_comparison(load_runs([folder.path]), tmp_path / "c.html")
     with pytest.raises(InputError, match="Runs must be different folders"):
-        compare_runs([folder.path, folder.path], tmp_path / "c.html")
+        write_comparison(load_runs([folder.path, folder.path]), tmp_path / "c.html")
     other = tmp_path / "other"
     shutil.copytree(folder.path, other)
     with pytest.raises(InputError, match="out must be a file"):
-        compare_runs([folder.path, other], tmp_path)
+        write_comparison(load_runs([folder.path, other]), tmp_path)
     data = read_json(other / "data.json")
     write_json(other / "data.json", {**data, "task": "binary"})
     with pytest.raises(InputError, match="Runs must be of one task"):
-        compare_runs([folder.path, other], tmp_path / "c.html")
+        write_comparison(load_runs([folder.path, other]), tmp_path / "c.html")
     assert not (tmp_path / "c.html").exists()
 
 
@@ -221,13 +226,13 @@ def test_files_of_the_same_data_are_compared_example_by_example(
         put_values(folder.path, file, right)
         # the same share, of other examples; then ten more are wrong
         put_values(other, file, right[::-1])
-    page = unescape(compare_runs([folder.path, other], tmp_path / "c.html").read_text())
+    page = compare([folder.path, other], tmp_path)
     bare = " ".join(re.sub(r"<(script|style).*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL).split())
     assert "a tie" in bare[bare.index("MACs") :]
     assert "the examples are paired where both runs have the same" in bare
     for file in files:
         put_values(other, file, np.arange(400) < 350)
-    page = unescape(compare_runs([folder.path, other], tmp_path / "c.html").read_text())
+    page = compare([folder.path, other], tmp_path)
     bare = " ".join(re.sub(r"<(script|style).*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL).split())
     assert "run, by up to 2.50 pp" in bare
 

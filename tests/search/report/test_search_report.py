@@ -15,13 +15,7 @@ from compress.plan import Plan
 from compress.run.compressed_model import write_example_values
 from search.plan import SearchOptions, SearchPlan
 from search.report import load_report, render
-from search.report.charts import (
-    ABSENT_HEIGHT,
-    compute_crossings,
-    extract_curves,
-    select_finished,
-    select_parameters,
-)
+from search.report.charts import extract_curves
 from search.report.importance import compute_importances, measure_forest_shares, read_parameters
 from search.study.directory import Candidate, SearchFolder
 from search.study.front import count_epochs, measure_progress, sort_by_end
@@ -120,7 +114,7 @@ def test_parameters_of_every_kind() -> None:
     assert found["flag"].categories == ("False", "True")
     assert found["odd"].categories == ("3", "None")
     assert found["rate"].asked_mask.tolist() == [True, False]
-    assert (found["rate"].is_always_asked, found["rate"].is_varying) == (False, False)
+    assert not found["rate"].is_varying
 
 
 def synthetic(count: int) -> list[Candidate]:
@@ -206,26 +200,6 @@ def test_costs_are_known_of_untrained_ones_too() -> None:
     assert list(cost.shares) == ["x"]
 
 
-def test_parallel_coordinates_choose_and_order() -> None:
-    made = select_finished([*synthetic(20), candidate(20, None, 5), candidate(21, 0.5)], OBJECTIVES)
-    assert len(made) == 20
-    order = ["rate", "width", "kind"]
-    assert [item.name for item in select_parameters(made, order, 2)] == ["width", "rate"]
-    assert [item.name for item in select_parameters(made, order, 9)] == [
-        "width", "kind", "noise", "flag", "rate",
-    ]  # fmt: skip
-    lines, rank = compute_crossings(made, OBJECTIVES, select_parameters(made, order, 9))
-    assert lines.shape == (20, 7)
-    assert sorted(rank) == pytest.approx(np.linspace(0, 1, 20))
-    # the best and the worst of quality, and the cheapest, lie at the ends of their axes
-    assert (lines[rank.argmax(), 5], lines[rank.argmin(), 5]) == (1.0, 0.0)
-    assert lines[np.argmin([item.macs for item in made]), 6] == 0.0
-    # "rate" is no choice of the plain ones; lines are shifted by less than 0.02
-    absent = np.array(["rate" not in item.choices for item in made])
-    assert np.abs(lines[absent, 4] - ABSENT_HEIGHT).max() < 0.02
-    assert lines[~absent, 4].min() > -0.02
-
-
 def test_curves_leave_out_what_is_not_there() -> None:
     holes = ({"epoch": 1, "val": None}, {"epoch": 2}, {"epoch": 3, "val": {"accuracy": 0.5}})
     made = [candidate(0, history=holes), candidate(1), candidate(2, history=({"epoch": 1},))]
@@ -288,7 +262,7 @@ def test_the_page_of_a_search(folder: SearchFolder) -> None:
     found = charts(folder)
     assert list(found) == [
         "Hypervolume over trials", "Hypervolume over time", "Learning curves",
-        "Importance of parameters", "Parallel coordinates",
+        "Importance of parameters",
     ]  # fmt: skip
     names = [trace["name"] for trace in found["Learning curves"]["traces"]]
     assert names.count("stopped") == 1
@@ -318,7 +292,6 @@ def test_few_candidates(folder: SearchFolder, made: list[Candidate]) -> None:
     assert "too few" in text
     assert "No epochs are on record." in text
     assert ("needs two finished candidates" in text) == (made[0].choices == {})
-    assert ("Parallel coordinates" in charts(folder)) == (made[0].choices != {})
 
 
 @pytest.mark.slow
@@ -338,8 +311,6 @@ def test_three_objectives_and_a_negative_quality(tmp_path: Path) -> None:
     text = write(folder, made)
     assert "(r2 -0.265, " in text  # -0.2 - 0.1 x 0.65
     assert "latency)" in text
-    heads = charts(folder)["Parallel coordinates"]["layout"]["xaxis"]["ticktext"]
-    assert heads == ["x", "a_name", "validation r2", "macs", "latency_ms"]
 
 
 def test_no_search_no_section(tmp_path: Path, folder: SearchFolder) -> None:

@@ -332,7 +332,7 @@ def test_one_above_a_limit_does_not_make_costs_unknown() -> None:
 @pytest.mark.slow
 def test_the_landscape() -> None:
     """At least as much as the sampler that was the best there, by the median of three seeds."""
-    from search.samplers import SAMPLERS
+    from search.plugins import SAMPLERS
     from tests.search.samplers.landscape import search
 
     ours, theirs = (

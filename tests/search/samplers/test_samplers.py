@@ -7,7 +7,7 @@ import optuna
 import pytest
 
 from compress.core.errors import InputError
-from search.samplers import SAMPLERS
+from search.plugins import SAMPLERS
 from tests.contracts.sampler import SamplerContract
 
 

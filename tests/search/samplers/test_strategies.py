@@ -10,7 +10,7 @@ import numpy as np
 import optuna
 import pytest
 
-from search.samplers import SAMPLERS
+from search.plugins import SAMPLERS
 from tests.search.samplers.landscape import best_error, dominated, measure, search
 
 SEEDS, TRIALS = 20, 100

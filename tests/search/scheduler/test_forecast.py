@@ -83,8 +83,8 @@ def test_fine_tuning_is_learned_from_pairs() -> None:
     assert error == pytest.approx(0.1 * math.exp(-0.05 + 0.16 + 0.14))
     assert wider == pytest.approx(math.hypot(0.15, 0.1 * 0.15 * 2))
     for halvings in (0.5, 1.0, 1.5, 2.0) * 20:
-        forecaster.observe_pruning(halvings, 0.3 * halvings)
-        forecaster.observe_tuning(halvings, 0.3 * halvings, 0.2 * halvings - 0.1)
+        forecaster.repaired.observe((halvings,), 0.3 * halvings)
+        forecaster.tuned.observe((1.0, halvings, 0.3 * halvings), 0.2 * halvings - 0.1)
     error, spread = forecaster.predict_tuned(0.9, 1.0, None)
     assert error == pytest.approx(0.1 * math.exp(0.1), rel=0.01)
     assert spread < 0.04

@@ -15,7 +15,7 @@ from compress.data import Dataset
 from compress.measure import count_macs
 from search.cli import app
 from search.samplers._base import count_values
-from search.spaces import CNN, SPACES, DeclaredSpace, resolve_space
+from search.spaces import SPACES, DeclaredSpace, resolve_space
 from search.spaces._base import (
     Choice,
     ask_choices,
@@ -25,6 +25,7 @@ from search.spaces._base import (
     declare_int,
     interpolate_choices,
 )
+from search.spaces.cnn import CNN
 from search.spaces.describe import Sample, describe_space, estimate_size
 from tests.contracts.space import ask, few, with_shape
 

@@ -11,7 +11,7 @@ import pytest
 from compress.core.errors import InputError
 from compress.data import Dataset, Split
 from compress.measure import count_macs
-from search.spaces import MLP
+from search.spaces.mlp import MLP
 from tests.contracts.space import SpaceContract, ask, few, with_shape
 
 DEEP = {

@@ -8,8 +8,8 @@ import pytest
 
 from compress.data import Dataset
 from compress.measure import count_macs
-from search.spaces import MobileNet
 from search.spaces._blocks import round_channels
+from search.spaces.mobilenet import MobileNet
 from tests.contracts.space import SpaceContract, ask, few, with_shape
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from compress.data import Dataset
 from compress.measure import count_macs
-from search.spaces import ResNet
+from search.spaces.resnet import ResNet
 from tests.contracts.space import SpaceContract, ask, few, with_shape
 
 

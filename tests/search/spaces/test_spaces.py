@@ -11,7 +11,8 @@ from compress.data import Dataset
 from compress.measure import count_macs
 from compress.plan.fields import from_flat
 from search.plan import SearchPlan
-from search.spaces import CNN, SPACES, PythonSpace, Space, resolve_space
+from search.spaces import SPACES, PythonSpace, Space, resolve_space
+from search.spaces.cnn import CNN
 from search.spaces.describe import describe_space
 from search.study.study import list_first_choices
 from tests.contracts.space import SpaceContract, ask, few, with_shape

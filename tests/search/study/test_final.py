@@ -13,7 +13,7 @@ from compress.data import Dataset
 from compress.plan.fields import from_flat
 from compress.train.predict import predict_logits
 from search.engines import Display
-from search.engines.jobs import FinalJobs
+from search.engines.jobs import create_final_jobs
 from search.plan import SearchPlan
 from search.spaces import SPACES
 from search.study import optimizers
@@ -61,7 +61,7 @@ def record(model: str, accuracy: float) -> FinalTraining:
 def test_jobs_leave_out_what_is_done(tmp_path: Path) -> None:
     plan, folder = made(tmp_path / "run", final_epochs=5)
     folder.write_final(record("0001", 0.9))
-    jobs = FinalJobs(folder, plan, ["0001", "0002", "0003", "0004"], Display())
+    jobs = create_final_jobs(folder, plan, ["0001", "0002", "0003", "0004"], Display())
     given = []
     while (job := jobs.take_job()) is not None:
         given.append(job["name"])

@@ -24,7 +24,7 @@ from compress.shrinking.compression_job import load_teachers
 from compress.train import train
 from compress.train.predict import evaluate_model, predict_logits
 from search.engines import Display
-from search.engines.jobs import FinalJobs, _select_teachers
+from search.engines.jobs import _select_teachers, create_final_jobs
 from search.pipeline import run, run_search
 from search.plan import SearchPlan
 from search.spaces import SubnetworkSpace
@@ -131,7 +131,7 @@ def test_who_teaches_comes_with_the_job(
             SearchPlan,
             {"space": space.name, "no_train": given, "final_epochs": 1, "teacher": teacher},
         )
-        jobs = FinalJobs(folder, plan, ["0000"], Display(), _select_teachers(plan))
+        jobs = create_final_jobs(folder, plan, ["0000"], Display(), _select_teachers(plan))
         job = jobs.take_job()
         assert job is not None
         assert [Path(name).name for name in job["teachers"]] == expected

@@ -22,7 +22,7 @@ from compress.shrinking.compression_job import load_teacher
 from compress.train import train
 from compress.train.predict import predict_logits
 from search.engines import Display
-from search.engines.jobs import CompressJobs
+from search.engines.jobs import create_compress_jobs
 from search.pipeline import run_search
 from search.plan import SearchPlan
 from search.spaces import resolve_space
@@ -210,6 +210,6 @@ def test_jobs_of_a_run_are_told(run: SearchFolder, digits: Dataset) -> None:
                          ({"teacher": str(run.final / "0000.keras")}, True)):  # fmt: skip
         plan = plan_of(**flat)
         past = check_data_leakage(plan, digits, resolve_space("cnn"))
-        job = CompressJobs(run, plan, ["0000"], [], Display(), past).take_job()
+        job = create_compress_jobs(run, plan, ["0000"], [], Display(), past).take_job()
         assert job is not None
         assert (job["val_learnt"], bool(job["told"])) == (learnt, learnt)
