@@ -74,10 +74,10 @@ def returned(data: Dataset) -> Dataset:
 
 def judged(model: Any, path: Path, data: Dataset, labelled: bool) -> float:
     """Return the quality of a file on the test part."""
-    from compress.exporting.file_checks import predict_part
+    from compress.exporting.file_checks import predict_examples
     from compress.measure.file_agreement import prepare_sessions
 
-    made = predict_part(model, prepare_sessions(path, 2), data, "test")
+    made = predict_examples(model, prepare_sessions(path, 2), data.test.x, data.preprocess)
     if labelled:
         return float((made.argmax(-1) == data.test.y).mean())
     return explained(data.inputs("test"), made)

@@ -113,7 +113,7 @@ def accuracy(answers: Any, data: Dataset) -> float:
 def files_of(model: Any, data: Dataset, seed: int) -> dict[str, Any]:
     """Return the accuracy of the model and of each of its files, or why there is none."""
     from compress.exporting import export
-    from compress.exporting.file_checks import predict_part
+    from compress.exporting.file_checks import predict_examples
     from compress.measure.file_agreement import prepare_sessions
     from compress.quantization import quantize
 
@@ -131,7 +131,9 @@ def files_of(model: Any, data: Dataset, seed: int) -> dict[str, Any]:
                     whole[name].export(path)
                 else:
                     export(model, path, format=name, data=few, seed=seed)
-                answers = predict_part(model, prepare_sessions(path, 2), data, "test")
+                answers = predict_examples(
+                    model, prepare_sessions(path, 2), data.test.x, data.preprocess
+                )
                 found[name] = accuracy(answers, data)
             except ParetuneError as error:
                 found[name] = {"not run": str(error).replace(folder, "")}

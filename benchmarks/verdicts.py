@@ -62,7 +62,7 @@ def predict_versions(name: str) -> dict[str, Bits]:
     from benchmarks.quantize_nets import net_of
     from benchmarks.resnet20 import load_fashion
     from compress.exporting import export
-    from compress.exporting.file_checks import predict_part
+    from compress.exporting.file_checks import predict_examples
     from compress.measure.file_agreement import prepare_sessions
     from compress.plan import ExportOptions
     from compress.prune.channels import prune_channels
@@ -79,7 +79,9 @@ def predict_versions(name: str) -> dict[str, Bits]:
         options = ExportOptions(formats=(INT8,))
         try:
             (file,) = export(model, Path(folder) / name, data=data, options=options)
-            answers = predict_part(model, prepare_sessions(file.path, 1), data, "test")
+            answers = predict_examples(
+                model, prepare_sessions(file.path, 1), data.test.x, data.preprocess
+            )
             versions[INT8] = right(answers)
         except RunFailed as error:  # the converter crashes on LSTMs
             print(f"{name}: {error}", flush=True)

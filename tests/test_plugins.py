@@ -72,7 +72,6 @@ class Means(FeatureLoss):
 
     name = "means"
     weight = 0.5
-    where = "embedding"
 
     def __call__(self, student, teacher, *, weights):
         import tensorflow as tf

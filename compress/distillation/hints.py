@@ -11,8 +11,6 @@ import numpy as np
 
 from compress.core.errors import InputError
 from compress.distillation.losses import FeatureLoss, Shape
-from compress.model.heads import is_activation_layer
-from compress.model.keras_internals import find_producer
 from compress.model.logits import find_feature_calls
 from compress.model.recording import record_program
 from compress.plan import DistillOptions
@@ -20,8 +18,6 @@ from compress.plugins import HINTS
 
 if TYPE_CHECKING:
     import keras
-
-    from compress.data.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,6 @@ def make_hints(
     student: keras.Model,
     teacher: keras.Model,
     options: DistillOptions,
-    task: Task,
     seed: int,
 ) -> list[Hint]:
     """Build the feature losses of the options, each for all of its layer pairs.
@@ -67,7 +62,6 @@ def make_hints(
         student: The model to be trained.
         teacher: The first teacher.
         options: Names of the feature losses and optionally of the layers.
-        task: Task of the data.
         seed: Seed of the initial values.
 
     Returns:
@@ -84,7 +78,7 @@ def make_hints(
         pairs = (
             resolve_named_pairs(student, teacher, layer_names)
             if layer_names
-            else choose_pairs(student, teacher, loss_class(), task)
+            else [choose_pair(student, teacher, name)]
         )
         for pair in pairs:
             loss = loss_class()
@@ -117,46 +111,32 @@ def resolve_named_pairs(
     for student_layer, teacher_layer in names:
         shapes = []
         for model, name in ((student, student_layer), (teacher, teacher_layer)):
-            program = record_program(model)
-            find_feature_calls(program, [name])
-            node = next(node for path, node in program.walk_named() if path == name)
+            node = find_feature_calls(record_program(model), [name])[name]
             shapes.append(tuple(node.outputs[0].shape))
         pairs.append(LayerPair(student_layer, teacher_layer, *shapes))
     return pairs
 
 
-def choose_pairs(
-    student: keras.Model, teacher: keras.Model, loss: FeatureLoss, task: Task
-) -> list[LayerPair]:
-    """Return layer pairs for a loss, chosen by depth and resolution.
+def choose_pair(student: keras.Model, teacher: keras.Model, loss: str) -> LayerPair:
+    """Return the layer pair of a loss, chosen by depth and resolution.
 
-    Depending on `loss.where`: "stages" pairs the last outputs of each resolution that both models
-    have, or else the nearest outputs in depth; "middle" is the middle one of these pairs;
-    "embedding" pairs the inputs of the last layers with weights.
+    The last outputs of each resolution that both models have are paired, or else the nearest
+    outputs in depth; the middle one of these pairs is returned.
 
     Args:
         student, teacher: Models of the layers.
-        loss: The feature loss.
-        task: Task of the data.
+        loss: Name of the feature loss, for the error message.
 
     Raises:
         InputError: There is no suitable pair; the message asks for names.
     """
-    if loss.where == "embedding":
-        student_output, teacher_output = (
-            _find_embedding(student, task),
-            _find_embedding(teacher, task),
+    pairs = _match_stages(_find_stages(student), _find_stages(teacher))
+    if not pairs:
+        raise InputError(
+            f"Layer pairs for hint '{loss}' must be found by depth and resolution. Received: "
+            f"none in models '{student.name}' and '{teacher.name}'. Name them with feature_pairs."
         )
-        if student_output and teacher_output:
-            return [_create_pair(student_output, teacher_output)]
-    else:
-        pairs = _match_stages(_find_stages(student), _find_stages(teacher))
-        if pairs:
-            return pairs if loss.where == "stages" else [pairs[(len(pairs) - 1) // 2]]
-    raise InputError(
-        f"Layer pairs for hint '{loss.name}' must be found by depth and resolution. Received: "
-        f"none in models '{student.name}' and '{teacher.name}'. Name them with feature_pairs."
-    )
+    return pairs[(len(pairs) - 1) // 2]
 
 
 def _create_pair(student: _LayerOutput, teacher: _LayerOutput) -> LayerPair:
@@ -177,10 +157,7 @@ def _list_outputs(model: keras.Model) -> list[_LayerOutput]:
 def _find_stages(model: keras.Model) -> list[_LayerOutput]:
     """Return the last output at each resolution; for vectors, all hidden outputs."""
     outputs = [output for output in _list_outputs(model) if None not in output.shape[1:]]
-    last: dict[tuple[int | None, ...], _LayerOutput] = {}
-    for output in outputs:
-        if len(output.shape) > 2:
-            last[output.shape[1:-1]] = output
+    last = {output.shape[1:-1]: output for output in outputs if len(output.shape) > 2}
     stages = [
         output
         for output in last.values()
@@ -213,21 +190,3 @@ def _match_stages(
         free = free[free.index(nearest) + 1 :]
         pairs.append(_create_pair(output, nearest))
     return pairs
-
-
-def _find_embedding(model: keras.Model, task: Task) -> _LayerOutput | None:
-    """Return the input of the last layer with weights, if it is the output of a layer."""
-    last = find_producer(model.outputs[0])
-    nodes = [(path, node) for path, node in record_program(model).walk_named() if node.body is None]
-    if is_activation_layer(last, task.activation):
-        nodes = [(path, node) for path, node in nodes if node.operation is not last]
-    head = next(
-        (node for _, node in reversed(nodes) if getattr(node.operation, "weights", [])), None
-    )
-    if head is None:
-        return None
-    producers = {id(tensor): (path, node) for path, node in nodes for tensor in node.outputs}
-    path, node = producers.get(id(head.inputs[0]), ("", None))
-    if node is None or None in node.outputs[0].shape[1:]:
-        return None
-    return _LayerOutput(path, tuple(node.outputs[0].shape), 1.0)

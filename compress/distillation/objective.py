@@ -74,7 +74,7 @@ def prepare_distillation(
                 f"{len(models)}."
             )
     orders = [find_class_order(m, data, n) for m, n in zip(models, names, strict=True)]
-    hints = make_hints(student, models[0], options, data.task, seed)
+    hints = make_hints(student, models[0], options, seed)
     preprocess = data.preprocess
     input_scalings = [
         None

@@ -214,15 +214,14 @@ def blend_logits(logits: Any, activation: str, temperature: float) -> Any:
     count = int(logits.shape[1])
     if count == 1:
         return logits[:, 0]
-    share = tf.constant(1.0 / count, tf.float32, (count, *[1] * (len(logits.shape) - 2)))
     if activation == "linear":
-        return tf.reduce_sum(logits * share, axis=1)
+        return tf.reduce_mean(logits, axis=1)
     softened = logits / temperature
     if activation == "softmax":
-        log = tf.nn.log_softmax(softened) + tf.math.log(share)
-        return temperature * tf.reduce_logsumexp(log, axis=1)
-    yes = tf.reduce_logsumexp(tf.math.log_sigmoid(softened) + tf.math.log(share), axis=1)
-    no = tf.reduce_logsumexp(tf.math.log_sigmoid(-softened) + tf.math.log(share), axis=1)
+        log_sum = tf.reduce_logsumexp(tf.nn.log_softmax(softened), axis=1)
+        return temperature * (log_sum - math.log(count))
+    yes = tf.reduce_logsumexp(tf.math.log_sigmoid(softened), axis=1)
+    no = tf.reduce_logsumexp(tf.math.log_sigmoid(-softened), axis=1)
     return temperature * (yes - no)
 
 
@@ -336,14 +335,15 @@ def open_teacher_cache(
         return
     key = compute_cache_key(teachers, data)
     with contextlib.ExitStack() as stack:
-        cache_folder = (folder or Path(stack.enter_context(_create_temporary_folder()))) / key
+        if folder is None:
+            temporary = tempfile.TemporaryDirectory(
+                prefix="paretune-teacher-", ignore_cleanup_errors=True
+            )
+            folder = Path(stack.enter_context(temporary))
+        cache_folder = folder / key
         arrays, done = _open_cache(cache_folder, key, shapes, size)
         _fill_cache(teachers, data, arrays, done, on_progress, cache_folder)
         yield TeacherCache(arrays, str(cache_folder), size, examples - done)
-
-
-def _create_temporary_folder() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="paretune-teacher-", ignore_cleanup_errors=True)
 
 
 def _fill_cache(

@@ -64,7 +64,15 @@ def write_latency_files(
         MissingDependency: A package that the format needs is not installed.
     """
     require_packages(FORMAT_PACKAGES.get(kind, ()), f"format {kind}")
-    return _write_each(models, folder, kind, ".onnx" if kind in ONNX_FORMATS else ".tflite")
+    suffix = ".onnx" if kind in ONNX_FORMATS else ".tflite"
+    files: list[Path | str] = []
+    for index, content in enumerate(_convert_all(list(models), folder, kind)):
+        if isinstance(content, str):
+            files.append(content)
+        else:
+            files.append(folder / f"{index}{suffix}")
+            write_bytes(folder / f"{index}{suffix}", content)
+    return files
 
 
 def convert_litert_graph(
@@ -133,20 +141,6 @@ def draw_random_examples(
         (rng.normal(size=size) if "float" in kind else rng.integers(2, size=size)).astype(kind)
         for size, (_, _, kind) in zip(sizes, inputs, strict=True)
     ]
-
-
-def _write_each(
-    models: Sequence[keras.Model], folder: Path, kind: str, suffix: str
-) -> list[Path | str]:
-    """Write a file of each model; see `write_latency_files`."""
-    files: list[Path | str] = []
-    for index, content in enumerate(_convert_all(list(models), folder, kind)):
-        if isinstance(content, str):
-            files.append(content)
-        else:
-            files.append(folder / f"{index}{suffix}")
-            write_bytes(folder / f"{index}{suffix}", content)
-    return files
 
 
 def _convert_all(models: list[Any], folder: Path, kind: str) -> list[bytes | str]:

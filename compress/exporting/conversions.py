@@ -55,7 +55,7 @@ def convert(step: str, **arguments: Any) -> None:
         OSError: No disk space is left, or too many files are open.
     """
     try:
-        failure = _CONVERTER.ask(step, arguments)
+        failure = CLIENT.ask(step, arguments)
     except ProcessOverdue:
         raise build_timeout_error() from None
     except ProcessEnded as error:
@@ -104,16 +104,7 @@ def build_timeout_error() -> ConversionFailed:
     return ConversionFailed("hung on", f"it did not end within {HANG_SECONDS:g} s and was stopped")
 
 
-def set_server(server: ServerProcess) -> None:
-    """Use a running `converter.serve` process for the conversions of this process.
-
-    Args:
-        server: The process.
-    """
-    _CONVERTER.keep(server)
-
-
-class _Converter:
+class ConverterClient:
     """Client of the converter process, which starts with the first conversion."""
 
     def __init__(self) -> None:
@@ -150,10 +141,8 @@ class _Converter:
         self._server = None
 
 
-_CONVERTER = _Converter()
-
-
-atexit.register(_CONVERTER.close)
+CLIENT = ConverterClient()
+atexit.register(CLIENT.close)
 
 
 def _explain_refusal(text: str, model: keras.Model | str) -> str:

@@ -25,7 +25,8 @@ from compress.core.processes import (
     send_object,
     start_serving,
 )
-from compress.exporting.conversions import ConversionFailed, set_server
+from compress.exporting import conversions
+from compress.exporting.conversions import ConversionFailed
 from compress.plugins import STEPS
 
 IDLE_SECONDS = 600.0
@@ -110,7 +111,7 @@ def fork_converter() -> None:
     This saves the seconds of another import. Call it before TensorFlow is used, while no other
     thread is running.
     """
-    set_server(ServerProcess.start_fork(serve))
+    conversions.CLIENT.keep(ServerProcess.start_fork(serve))
 
 
 def main() -> None:

@@ -62,33 +62,25 @@ def predict_with_file(
     )
 
 
-def predict_part(
-    model: keras.Model,
-    session: Session | Sequence[Session],
-    data: Dataset,
-    part: str,
-    on_progress: Callable[[float], None] | None = None,
-) -> Any:
-    """Return a file's outputs for a part of the data; see `predict_with_file`.
-
-    Args:
-        model: The model from which the file was exported.
-        session: Session of the file, or several sessions that share the examples.
-        data: Data set.
-        part: "train", "val" or "test".
-        on_progress: Callback invoked with the completed share, in [0, 1].
-    """
-    return _predict_in_batches(model, session, data.split(part).x, data.preprocess, on_progress)
-
-
-def _predict_in_batches(
+def predict_examples(
     model: keras.Model,
     session: Session | Sequence[Session],
     x: Any,
     preprocess: Preprocessing,
     on_progress: Callable[[float], None] | None = None,
 ) -> Any:
-    """Return a file's outputs for raw examples, preprocessed in batches to save memory."""
+    """Return a file's outputs for raw examples, preprocessed in batches to save memory.
+
+    Args:
+        model: The model from which the file was exported.
+        session: Session of the file, or several sessions that share the examples.
+        x: Examples as stored (n, ...), or such arrays by input name.
+        preprocess: Preprocessing of the examples.
+        on_progress: Callback invoked with the completed share, in [0, 1].
+
+    Returns:
+        See `predict_with_file`.
+    """
     total, batch_outputs = count_examples(x), []
     bytes_per_example = sum(8 * int(np.prod(values.shape[1:])) for values in list_arrays(x))
     size = get_current_budget().find_batch_size(
@@ -185,7 +177,7 @@ def check_equivalence(
         return ""
 
     def predict_file(path: Path) -> Any:
-        return _predict_in_batches(model, prepare_session(path), part.x, data.preprocess)
+        return predict_examples(model, prepare_session(path), part.x, data.preprocess)
 
     if isinstance(data, Dataset):
         labels = data.labels(part)

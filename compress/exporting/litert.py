@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from compress.core.atomic_files import replace_file
 from compress.core.errors import InputError, RunFailed
 from compress.core.lazy_modules import keras, tf
@@ -144,8 +142,7 @@ def write_calibrated(model: keras.Model, path: Path, representative: Examples) -
         InputError: No part of the model can be computed in integers.
         RunFailed: The converter refused the model.
     """
-    inputs = [representative] if isinstance(representative, np.ndarray) else list(representative)
-    quantized, notes = CALIBRATORS["int8"](model, inputs)
+    quantized, notes = CALIBRATORS["int8"](model, representative)
     with TracedModel(quantized) as traced:
         write_litert(traced, path, QAT)
     return tuple(notes)
@@ -193,7 +190,7 @@ def convert_litert(saved: str, path: str, kind: str, calibration: str | None) ->
         saved: Folder of the SavedModel.
         path: The file to write.
         kind: See `export_litert`.
-        calibration: File of calibration examples, see `compress.exporting.tracing.write_examples`;
+        calibration: File of calibration examples, see `Convertible.save_examples`;
             None: no calibration.
     """
     from compress.exporting.tflite_editing import quantize_byte_inputs, quantize_lstms

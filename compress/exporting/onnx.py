@@ -14,7 +14,7 @@ be exact with 8 bits too, but MLAS has no VNNI kernel for them: ResNet-20 takes 
 
 from __future__ import annotations
 
-import logging
+import logging.handlers
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -116,11 +116,10 @@ def quantize_onnx(source: Path, path: Path, representative: Examples) -> None:
         RunFailed: The quantizer refused the file, crashed or hung; the message says which.
     """
     require_packages(FORMAT_PACKAGES["onnx_int8"], "format onnx_int8")
-    inputs = [representative] if isinstance(representative, np.ndarray) else representative
-    names = number_names("input", len(inputs))
+    names = number_names("input", len(representative))
     with tempfile.TemporaryDirectory() as folder, replace_file(path) as temporary:
         examples = Path(folder) / "examples.npz"
-        arrays: dict[str, Any] = dict(zip(names, inputs, strict=True))
+        arrays: dict[str, Any] = dict(zip(names, representative, strict=True))
         np.savez(examples, **arrays)
         with explain_failures(QUANTIZER, "onnx_int8", source.name):
             convert("onnx_int8", source=str(source), path=str(temporary), examples=str(examples))
@@ -182,7 +181,7 @@ def convert_onnx(
             _check_and_normalize(Path(path), [name for name, *_ in ports])
         except Exception as error:  # tf2onnx and onnx raise many types
             if problems:
-                raise RuntimeError(problems[0]) from error
+                raise RuntimeError(problems[0].getMessage()) from error
             raise
     if whole_numbers:
         quantize_kernels(path)
@@ -194,7 +193,7 @@ def convert_onnx_int8(source: str, path: str, examples: str) -> None:
     Args:
         source: The float32 file.
         path: The file to write.
-        examples: File of calibration examples; see `compress.exporting.tracing.write_examples`.
+        examples: File of calibration examples; see `Convertible.save_examples`.
     """
     import onnx
     from onnxruntime import quantization
@@ -361,21 +360,16 @@ def _list_inner_graphs(node: Any) -> list[Any]:
 
 
 @contextmanager
-def _collect_errors() -> Iterator[list[str]]:
+def _collect_errors() -> Iterator[list[logging.LogRecord]]:
     """Collect the errors that tf2onnx logs, which are more precise than its exceptions."""
-    problems: list[str] = []
-
-    class Keep(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            problems.append(record.getMessage())
-
     # tf2onnx has one logger per module; this is their parent
-    logger, keep = logging.getLogger("tf2onnx"), Keep(logging.ERROR)
-    logger.addHandler(keep)
+    logger, handler = logging.getLogger("tf2onnx"), logging.handlers.BufferingHandler(10_000)
+    handler.setLevel(logging.ERROR)
+    logger.addHandler(handler)
     try:
-        yield problems
+        yield handler.buffer
     finally:
-        logger.removeHandler(keep)
+        logger.removeHandler(handler)
 
 
 def _find_input_scale(

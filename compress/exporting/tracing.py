@@ -30,8 +30,8 @@ from compress.model.layer_patches import disable_training_layers, reduce_range
 from compress.model.ports import pack_inputs
 
 Port = tuple[str, tuple[int, ...], str]
-Examples: TypeAlias = npt.NDArray[Any] | Sequence[npt.NDArray[Any]]
-"""Inputs of a model (n, ...): one array per input, in order; for a single input the array."""
+Examples: TypeAlias = Sequence[npt.NDArray[Any]]
+"""Inputs of a model (n, ...): one array per input, in order."""
 SERVED, WITH_LSTMS, PLAIN, REDUCED = "served", "lstms", "plain", "reduced"
 """Forms of a SavedModel: unchanged; with LiteRT's fused LSTMs; with plain operations only, which
 tf2onnx supports; and with plain operations and kernels on the 7-bit grids of ONNX files."""
@@ -92,7 +92,11 @@ class Convertible:
             examples: Inputs of the model (n, ...), one array per input.
         """
         path = self.directory / "examples.npz"
-        write_examples(path, examples, self.ports)
+        arrays: dict[str, Any] = {
+            name: np.asarray(array, kind)
+            for (name, _, kind), array in zip(self.ports, examples, strict=True)
+        }
+        np.savez(path, **arrays)
         return path
 
 
@@ -276,26 +280,11 @@ def number_names(word: str, count: int) -> list[str]:
     return [f"{word}_{index:0{digits}d}" for index in range(count)]
 
 
-def write_examples(path: Path, examples: Examples, ports: Sequence[Port]) -> None:
-    """Write an .npz file with one array per input name.
-
-    Args:
-        path: The file to write.
-        examples: Inputs of the model (n, ...), one array per input.
-        ports: Name, shape and type of each input.
-    """
-    inputs = [examples] if isinstance(examples, np.ndarray) else list(examples)
-    arrays: dict[str, Any] = {
-        name: np.asarray(array, kind) for (name, _, kind), array in zip(ports, inputs, strict=True)
-    }
-    np.savez(path, **arrays)
-
-
 def read_examples(path: str) -> list[dict[str, npt.NDArray[Any]]]:
     """Return examples that were written to a file, each as batches of one by input name.
 
     Args:
-        path: File written by `write_examples`.
+        path: File written by `Convertible.save_examples`.
     """
     with np.load(path) as archive:
         arrays = {name: archive[name] for name in sorted(archive.files)}

@@ -81,15 +81,6 @@ def read_compiled_outputs(
     return outputs
 
 
-def load_compiled_outputs(path: Path) -> dict[str, CompiledOutput]:
-    """Return the loss and metrics of each output of a saved model; see `read_compiled_outputs`.
-
-    Raises:
-        InputError: See `load_compiled_model`.
-    """
-    return read_compiled_outputs(load_compiled_model(path))
-
-
 def load_compiled_model(path: Path) -> keras.Model:
     """Load a model with its original class, losses and metrics.
 

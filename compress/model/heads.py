@@ -169,17 +169,6 @@ def list_input_shapes(
     return [shapes[name] for name in list_input_names(model)]
 
 
-def build_input_shape(model: keras.Model, shapes: Mapping[str, tuple[int, ...]]) -> Any:
-    """Return the input sizes for `count_macs`: one shape, or a list with one per input.
-
-    Args:
-        model: A model that fits the data, see `check_shapes`.
-        shapes: From `Dataset.input_shapes`.
-    """
-    input_shapes = list_input_shapes(model, shapes)
-    return input_shapes[0] if len(input_shapes) == 1 else input_shapes
-
-
 def build_predictor(model: keras.Model) -> PredictFunction:
     """Return a function from raw examples to a model's outputs in inference mode.
 

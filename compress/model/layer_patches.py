@@ -17,10 +17,8 @@ from typing import Any
 
 from compress.core.lazy_modules import keras, tf
 from compress.model.keras_internals import list_layers, set_attributes, walk_named_layers
-from compress.model.layers import find_layer_class, select_classes
+from compress.model.layers import find_layer_class
 
-TRAINING_ONLY_CLASSES = select_classes("left_out")
-"""Keras layers without any effect in inference, except dropout, which can be converted."""
 _MIN_EPSILON = 1.001e-5  # cuDNN's limit
 
 

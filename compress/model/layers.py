@@ -353,10 +353,6 @@ class RuleTable(Generic[Rule]):
                 return rule if keeps_call else None
         return None
 
-    def list_names(self) -> tuple[str, ...]:
-        """Return the names of all Keras classes with a rule, like "Conv2D" or "ops.Add"."""
-        return (*sorted(self._layers), *(f"ops.{name}" for name in sorted(self._operations)))
-
     def list_rules(self) -> tuple[Rule, ...]:
         """Return the distinct rules for Keras classes."""
         return tuple(dict.fromkeys([*self._layers.values(), *self._operations.values()]))

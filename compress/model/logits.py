@@ -140,8 +140,8 @@ def open_logits_view(
         clear_losses(model)
 
 
-def find_feature_calls(program: Program, feature_layers: Sequence[str]) -> dict[int, list[str]]:
-    """Return the names of feature layers by the id of the call of each layer.
+def find_feature_calls(program: Program, feature_layers: Sequence[str]) -> dict[str, Node]:
+    """Return the call of each feature layer, by the layer's name.
 
     Args:
         program: A recorded model.
@@ -153,7 +153,6 @@ def find_feature_calls(program: Program, feature_layers: Sequence[str]) -> dict[
     calls_by_name: dict[str, list[Node]] = {}
     for path, node in program.walk_named():
         calls_by_name.setdefault(path, []).append(node)
-    names_by_call: dict[int, list[str]] = {}
     for name in feature_layers:
         if name not in calls_by_name:
             raise build_unknown_name_error(
@@ -164,8 +163,7 @@ def find_feature_calls(program: Program, feature_layers: Sequence[str]) -> dict[
                 f"A layer of a pair must be called once. Received: layer '{name}' of model "
                 f"'{program.model.name}', called {len(calls_by_name[name])} times."
             )
-        names_by_call.setdefault(id(calls_by_name[name][0]), []).append(name)
-    return names_by_call
+    return {name: calls_by_name[name][0] for name in feature_layers}
 
 
 def _build_head(model: keras.Model, name: str, part: Task) -> OutputHead:
@@ -225,10 +223,8 @@ def _build_feature_runner(
 ) -> Any:
     """Return the function of `_build_runner` for a model that is run call by call."""
     program = record_program(model)
-    names_by_call, indices = (
-        find_feature_calls(program, feature_layers),
-        _find_output_indices(model, heads),
-    )
+    feature_calls = find_feature_calls(program, feature_layers)
+    call_ids, indices = set(map(id, feature_calls.values())), _find_output_indices(model, heads)
 
     def run(x: Any, training: bool) -> tuple[list[Any], dict[str, Any]]:
         captured: dict[int, Any] = {}
@@ -240,13 +236,13 @@ def _build_feature_runner(
                     head_inputs[id(head)] = values[0]
 
         def capture_features(node: Node, values: list[Any]) -> None:
-            if id(node) in names_by_call:
+            if id(node) in call_ids:
                 captured[id(node)] = values[0]
 
         results = program.run(
             flatten_inputs(model, x), capture_head_inputs, lambda _: training, capture_features
         )
-        features = {name: captured[key] for key, names in names_by_call.items() for name in names}
+        features = {name: captured[id(node)] for name, node in feature_calls.items()}
         outputs = [
             head_inputs[id(head)] if head.is_dropped else results[index]
             for head, index in zip(heads, indices, strict=True)

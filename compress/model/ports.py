@@ -5,7 +5,8 @@ Input sizes are accepted by name, as a list, or as one shape.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import chain, count
 from numbers import Integral
 from typing import Any, TypeAlias
 
@@ -48,13 +49,14 @@ def list_output_names(model: keras.Model) -> list[str]:
         return ["/".join(map(str, path)) for path, _ in keras.tree.flatten_with_path(structure)]
     names: list[str] = []
     for tensor in model.outputs:
-        name = base = find_producer(tensor).name
-        number = 0
-        while name in names:
-            number += 1
-            name = f"{base}_{number}"
-        names.append(name)
+        names.append(make_unique(find_producer(tensor).name, names))
     return names
+
+
+def make_unique(name: str, taken: Collection[str]) -> str:
+    """Return a name that is not taken: the name itself, or the first free one of "name_1", ..."""
+    numbered = (f"{name}_{number}" for number in count(1))
+    return next(candidate for candidate in chain([name], numbered) if candidate not in taken)
 
 
 def copy_output_names(model: keras.Model, other: keras.Model) -> None:
@@ -189,14 +191,22 @@ def fill_input_shapes(
     if input_shape is None:
         return [sizes for _, sizes in declared]
     input_shape = _parse_input_shape(input_shape)
+    requested: list[Any]
     if isinstance(input_shape, Mapping):
-        return _resolve_by_name(owner, declared, input_shape)
-    several = len(input_shape) > 0 and isinstance(input_shape[0], (list, tuple))
-    requested: list[Any] = list(input_shape) if several else [input_shape]
-    open_indices = [index for index, (_, sizes) in enumerate(declared) if None in sizes]
-    if not several and len(declared) > 1 and len(open_indices) == 1:
-        requested = [sizes for _, sizes in declared]
-        requested[open_indices[0]] = input_shape
+        names = [name for name, _ in declared]
+        unknown = next((name for name in input_shape if name not in names), None)
+        if unknown is not None:
+            raise InputError(
+                f"input_shape must name inputs of {owner}: {_describe_sizes(declared)}. Received: "
+                f"{to_one_line(unknown)}."
+            )
+        requested = [input_shape.get(name) for name in names]
+    elif len(input_shape) > 0 and isinstance(input_shape[0], (list, tuple)):
+        requested = list(input_shape)
+    elif sum(None in sizes for _, sizes in declared) == 1:
+        requested = [input_shape if None in sizes else None for _, sizes in declared]
+    else:
+        requested = [input_shape]
     if len(requested) != len(declared):
         raise InputError(
             f"input_shape must have one shape for each of the {len(declared)} inputs of {owner}: "
@@ -204,8 +214,8 @@ def fill_input_shapes(
             f"{_INPUT_SHAPE_REMEDY}"
         )
     return [
-        _resolve_sizes(owner, *pair, len(declared) > 1)
-        for pair in zip(declared, requested, strict=True)
+        port[1] if sizes is None else _resolve_sizes(owner, port, sizes, len(declared) > 1)
+        for port, sizes in zip(declared, requested, strict=True)
     ]
 
 
@@ -240,27 +250,6 @@ def _parse_sizes(sizes: Any, input_shape: Any) -> tuple[int | None, ...]:
     raise InputError(
         f"input_shape must be {shapes.INPUT_SHAPE_HINT}. Received: {to_one_line(input_shape)}."
     )
-
-
-def _resolve_by_name(
-    owner: str,
-    declared: Sequence[tuple[str, PartialShape]],
-    input_shape: Mapping[str, Sequence[int]],
-) -> list[PartialShape]:
-    """Return the sizes of all inputs, declared ones if not requested; raise for unknown names."""
-    names = [name for name, _ in declared]
-    unknown = next((str(name) for name in input_shape if name not in names), None)
-    if unknown is not None:
-        raise InputError(
-            f"input_shape must name inputs of {owner}: {_describe_sizes(declared)}. Received: "
-            f"{to_one_line(unknown)}."
-        )
-    return [
-        _resolve_sizes(owner, port, input_shape[port[0]], len(declared) > 1)
-        if port[0] in input_shape
-        else port[1]
-        for port in declared
-    ]
 
 
 def _resolve_sizes(

@@ -28,7 +28,7 @@ from compress.model.keras_internals import (
     set_shape,
     sort_nodes,
 )
-from compress.model.ports import fill_input_shapes
+from compress.model.ports import fill_input_shapes, make_unique
 from compress.model.program import Node, Program, replace_leaves
 
 Opener = Callable[[Any], object]
@@ -114,16 +114,13 @@ class _Recorder:
         """Return the program of a model, recorded once."""
         if id(model) not in self.programs:
             self.programs[id(model)] = (
-                self._record_functional(model)
+                self._build_program(
+                    model, *read_port_structures(model), sort_nodes(model), is_traced=False
+                )
                 if is_graph(model)
                 else self._record_subclassed(model, input_shapes)
             )
         return self.programs[id(model)]
-
-    def _record_functional(self, model: Any) -> Program:
-        return self._build_program(
-            model, *read_port_structures(model), sort_nodes(model), is_traced=False
-        )
 
     def _record_subclassed(self, model: Any, input_shapes: Any) -> Program:
         """Return a subclassed model's program, traced at `input_shapes` (None: its build shape)."""
@@ -229,15 +226,10 @@ def _resolve_arguments(arguments: Any, aliases: dict[int, Any]) -> tuple[Any, An
 
 def _assign_unique_names(nodes: list[Node]) -> None:
     """Assign numbered names to repeated names ("dense", "dense_1"), one per shared layer."""
-    owners: dict[str, Any] = {}
     names: dict[int, str] = {}
     for node in nodes:
         if id(node.operation) not in names:
-            name, number = node.name, 0
-            while name in owners:
-                number += 1
-                name = f"{node.name}_{number}"
-            owners[name] = names[id(node.operation)] = name
+            names[id(node.operation)] = make_unique(node.name, names.values())
         node.name = names[id(node.operation)]
 
 

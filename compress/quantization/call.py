@@ -14,7 +14,7 @@ import keras
 import tensorflow as tf
 
 from compress.model.layers import find_layer_class
-from compress.model.ports import PIXEL_RANGES
+from compress.model.ports import PIXEL_RANGES, make_unique
 from compress.model.program import Node
 from compress.quantization.kernels import Affine, Kernel
 from compress.quantization.layers import (
@@ -114,11 +114,8 @@ class TwinBuilder:
         Args:
             base_name: Preferred name.
         """
-        unique_name = base_name = _NOT_IN_SCOPES.sub("_", base_name).lstrip("_-") or "call"
-        number = 0
-        while unique_name in self._names:
-            number += 1
-            unique_name = f"{base_name}_{number}"
+        base_name = _NOT_IN_SCOPES.sub("_", base_name).lstrip("_-") or "call"
+        unique_name = make_unique(base_name, self._names)
         self._names.add(unique_name)
         return unique_name
 

@@ -203,12 +203,9 @@ class QuantizeResult(DisplayableResult):
         """Return a console summary with the largest quantization errors."""
         count, integer_count = len(self.placed), sum(not call.reason for call in self.placed)
         share = f"all {count}" if integer_count == count else f"{integer_count} of {count}"
-        lines = []
-        if self.training is not None:
-            lines.append(self.training.summarize())
         return Summary(
             f"'{self.model.name}' quantized to int8: {share} layer calls compute in integers",
-            tuple(lines),
+            () if self.training is None else (self.training.summarize(),),
             ("Largest error behind", "of this layer alone", "with all layers before it"),
             tuple(
                 (error.layer, f"{error.own:.2%}", f"{error.total:.2%}")

@@ -20,7 +20,6 @@ error is computed over pairs within the same example.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -37,12 +36,8 @@ from compress.reconstruction.tensor_store import Chunks, StoredTensor
 
 MAX_QUERIES, MAX_KEYS = 64, 256
 """Maximum numbers of query and key positions per example at which scores are compared."""
-ATTENTION_CLASSES = {
-    "MultiHeadAttention": "MultiHeadAttention",
-    "GroupedQueryAttention": "GroupQueryAttention",
-    "GroupQueryAttention": "GroupQueryAttention",
-}
-"""Class name -> the name of the class in `keras.layers`."""
+ATTENTION_CLASSES = ("MultiHeadAttention", "GroupQueryAttention")
+"""Names of the classes in `keras.layers`."""
 
 
 Weights = tuple[Numbers, Numbers]
@@ -79,8 +74,7 @@ def group_narrow_heads(
     """
     skipped = []
     for layer in list_layers(model):
-        kind = ATTENTION_CLASSES.get(type(layer).__name__)
-        if kind is None or not has_attention_of(layer, kind):
+        if not any(has_attention_of(layer, name) for name in ATTENTION_CLASSES):
             continue
         both = [
             matches.get(id(find_attention_projection(layer, name))) for name in ("query", "key")
@@ -195,7 +189,6 @@ def solve_attention(
     Returns:
         The report row of the layer.
     """
-    start_time = time.perf_counter()
     original_inputs = [sampler.original_inputs[id(node)][0] for node in match.original_calls]
     sides = [
         _Projection(*side, sampler)
@@ -230,7 +223,7 @@ def solve_attention(
     return LayerRepair(
         match.name, type(match.layer).__name__, REPAIRED if is_better else KEPT,
         before, after if is_better else before, "scores", max(ridges),
-        len(sides[0].train) + len(sides[0].held_out), time.perf_counter() - start_time,
+        len(sides[0].train) + len(sides[0].held_out),
         "" if is_better else explain_kept(before, after),
     )  # fmt: skip
 

@@ -407,21 +407,6 @@ class Curvature:
         return self.noise * kernel * self.weights[:, None], np.zeros_like(shift)
 
 
-class PairSolution(NamedTuple):
-    """Result of the joint reconstruction of two kernels.
-
-    Attributes:
-        kernels: Weights with the lowest held-out error.
-        before, after: Held-out errors, see `KernelPair.measure_error`.
-        steps: Number of steps that reduced the error.
-    """
-
-    kernels: PairWeights
-    before: float
-    after: float
-    steps: int
-
-
 @np.errstate(over="ignore", invalid="ignore")  # steps that diverge are undone
 @use_all_blas_threads()
 def solve_pair(
@@ -429,7 +414,7 @@ def solve_pair(
     train: Sequence[Sequence[PairSample]],
     held_out: PairSample,
     start: PairWeights,
-) -> PairSolution:
+) -> tuple[PairWeights, float]:
     """Minimize the error of two consecutive kernels, one Gauss-Newton step per training sample.
 
     A step that does not reduce the held-out error is undone, and the next one is damped more.
@@ -441,10 +426,11 @@ def solve_pair(
         start: Initial weights.
 
     Returns:
-        The weights, their errors, and the number of steps.
+        The weights with the lowest held-out error, and this error (`KernelPair.measure_error`) as a
+        share of that of `start`: 1 if no step reduced it.
     """
     before = error = pair.measure_error(held_out, start)
-    kernels, damping, steps = start, INITIAL_DAMPING, 0
+    kernels, damping = start, INITIAL_DAMPING
     for parts in train:
         # a single part leaves the cores to the linear algebra
         blas_threads = use_one_blas_thread() if len(parts) > 1 else nullcontext()
@@ -461,10 +447,10 @@ def solve_pair(
             damping *= 30
             continue
         gain = 1 - trial_error / error if error else 0.0
-        kernels, error, steps, damping = trial, trial_error, steps + 1, damping / 3
+        kernels, error, damping = trial, trial_error, damping / 3
         if gain < MIN_GAIN:
             break
-    return PairSolution(kernels, before, error, steps)
+    return kernels, error / before if error < before else 1.0
 
 
 class _ForwardPass(NamedTuple):

@@ -147,10 +147,10 @@ class LayerPairs:
         shift = path.path.gain * first_part.read_bias() + path.path.offset
         kernels = PairWeights(kernel * gain, start[0], (shift, start[1].reshape(-1)))
         *train, held_out = samples
-        solution = solve_pair(pair, train, PairSample.concat(held_out), kernels)
-        if not solution.steps:
+        kernels, error_share = solve_pair(pair, train, PairSample.concat(held_out), kernels)
+        if error_share == 1.0:
             return None
-        kernels, parts = solution.kernels, [part for sample in samples for part in sample]
+        parts = [part for sample in samples for part in sample]
         sums = Sample.concat([pair.build_sample(part, kernels) for part in parts]).compute_sums()
         rows = np.concatenate([part.rows for part in parts], 1)
         # the targets are not used
@@ -164,7 +164,7 @@ class LayerPairs:
         for node in (first.calls[0], *path.nodes):
             (new_inputs,) = self.call(node, [new_inputs])
         start = kernels.second, kernels.shifts[1]
-        return start, sums, solution.after / solution.before, new_inputs, first.name
+        return start, sums, error_share, new_inputs, first.name
 
     def _sample_pairs(
         self, first: Match, match: Match, inputs: tuple[Chunks, Chunks], next_path: LinearPath

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -242,7 +241,6 @@ class Reconstructor:
         self, match: Match, part: KernelPart, original_part: KernelPart, inputs: list[list[Chunks]]
     ) -> tuple[LayerRepair, Chunks | None]:
         """Reconstruct one kernel; return its report row and the new inputs as `_solve` does."""
-        start_time = time.perf_counter()
         name = f"{match.name}:{part.name}" if part.name else match.name
         row = partial(LayerRepair, name, type(match.layer).__name__)
         traced_path = self.paths.get(id(match.layer)) if part is match.parts[-1] else None
@@ -252,11 +250,8 @@ class Reconstructor:
             row_count = sum(
                 _count_positions(part, value) for values in inputs for value in values[0]
             )
-            seconds = time.perf_counter() - start_time
             reason = explain_kept(0.0, 0.0)
-            return row(
-                KEPT, 0.0, 0.0, ridge=0.0, rows=row_count, seconds=seconds, reason=reason
-            ), None
+            return row(KEPT, 0.0, 0.0, ridge=0.0, rows=row_count, reason=reason), None
         train, held_out = self.sampler.sample_layer(match, part, original_part, inputs, traced_path)
         if not train or not held_out:
             return report_skipped(name, match.layer, "a mask leaves out all of its positions"), None
@@ -288,7 +283,6 @@ class Reconstructor:
             "sum" if path.addends else "own",
             fit.ridge,
             sum(map(len, (*train, *held_out))),
-            time.perf_counter() - start_time,
             "" if is_better else explain_kept(before, after),
             first_name,
         ), new_inputs

@@ -410,15 +410,15 @@ def _split_batches(arrays: Sequence[npt.NDArray[Any]], programs: Sequence[Progra
         size = fixed_size
         held_out_count = fixed_size * max(1, held_out_count // fixed_size)
         count = fixed_size * (count // fixed_size)
-    bounds, flags = [], []
-    for start, stop, is_held_out in (
-        (0, count - held_out_count, False),
-        (count - held_out_count, count, True),
-    ):
-        for begin in range(start, stop, size):
-            bounds.append((begin, min(begin + size, stop)))
-            flags.append(is_held_out)
-    return Batches(tuple(arrays), tuple(bounds), tuple(flags), count)
+    chunks = [
+        (begin, min(begin + size, stop), is_held_out)
+        for start, stop, is_held_out in (
+            (0, count - held_out_count, False), (count - held_out_count, count, True)
+        )
+        for begin in range(start, stop, size)
+    ]  # fmt: skip
+    bounds = tuple((start, stop) for start, stop, _ in chunks)
+    return Batches(tuple(arrays), bounds, tuple(flag for *_, flag in chunks), count)
 
 
 def _compute_outputs(program: Program, batches: Batches) -> list[npt.NDArray[Any]]:

@@ -31,7 +31,6 @@ class LayerRepair:
             "scores": the attention scores, for queries and keys jointly.
         ridge: Selected ridge; None if the state is "left".
         rows: Number of sampled positions.
-        seconds: Time taken.
         reason: Reason for the state "kept" or "left".
         together: Name of the preceding layer, if both kernels were also reconstructed jointly.
     """
@@ -44,7 +43,6 @@ class LayerRepair:
     target: str = "own"
     ridge: float | None = None
     rows: int = 0
-    seconds: float = 0.0
     reason: str = ""
     together: str = ""
 
@@ -60,7 +58,6 @@ class RepairReport(DisplayableResult):
         seconds: Total time.
         output_error: Held-out error of the model's outputs relative to the spread of the original
             model's: (before, after), one pair per output.
-        notes: Remarks for the user.
     """
 
     if not TYPE_CHECKING:  # a type checker must refuse unknown attributes
@@ -71,7 +68,6 @@ class RepairReport(DisplayableResult):
     held_back: int
     seconds: float
     output_error: tuple[tuple[float, float], ...] = ()
-    notes: tuple[str, ...] = ()
 
     @property
     def repaired(self) -> int:
@@ -113,7 +109,7 @@ class RepairReport(DisplayableResult):
             tuple(lines),
             ("Layer", "kind", "before", "after", "target"),
             tuple(rows),
-            (*self.notes, *reasons),
+            tuple(reasons),
             "layers",
         )
 
@@ -140,7 +136,6 @@ def parse_repair_report(record: dict[str, Any]) -> RepairReport:
         record["held_back"],
         record["seconds"],
         tuple((before, after) for before, after in record["output_error"]),
-        tuple(record["notes"]),
     )
 
 

@@ -49,7 +49,6 @@ class Store:
 
     Attributes:
         used: Bytes in memory now.
-        spilled: Bytes written to files so far.
     """
 
     def __init__(self, limit: int | None = None) -> None:
@@ -57,7 +56,6 @@ class Store:
             get_current_budget().compute_share(MEMORY_SHARE, MAX_BYTES) if limit is None else limit
         )
         self.used = 0
-        self.spilled = 0
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._files = 0
 
@@ -76,7 +74,6 @@ class Store:
         path = Path(self._folder.name) / f"{self._files}.bin"
         array = np.asarray(tensor)
         array.tofile(path)
-        self.spilled += size
         value = StoredTensor(None, (path, array.dtype, array.shape), mask, array.shape)
         weakref.finalize(value, path.unlink, missing_ok=True)
         return value

@@ -65,7 +65,6 @@ class _Repair(TypedDict):
     held_back: int
     seconds: float
     output_error: list[list[float]]
-    notes: list[str]
 
 
 class _Weights(TypedDict):

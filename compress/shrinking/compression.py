@@ -29,7 +29,7 @@ from compress.data import Dataset
 from compress.data.tasks import CUSTOM
 from compress.measure.counting import build_call_graph
 from compress.model.copies import convert_to_float32
-from compress.model.heads import build_input_shape
+from compress.model.heads import list_input_shapes
 from compress.model.io import load_model, save_model
 from compress.model.layer_patches import describe_excluded_layers
 from compress.plan import Plan, TeacherChoice
@@ -381,7 +381,7 @@ def save_graphs(
     """
     try:
         graphs = [
-            build_call_graph(item, build_input_shape(item, data.input_shapes))
+            build_call_graph(item, list_input_shapes(item, data.input_shapes))
             for item in (before, after)
         ]
     except InputError as error:

@@ -24,7 +24,7 @@ from compress.data import Dataset, Preprocessing
 from compress.distillation import make_hints
 from compress.distillation.objective import build_logit_losses
 from compress.distillation.teachers import find_class_order
-from compress.model.heads import build_input_shape
+from compress.model.heads import list_input_shapes
 from compress.model.io import load_model
 from compress.plan import LayerPair, LayerShare, Plan
 from compress.plan.shrink import ShrinkPlan
@@ -118,11 +118,11 @@ class CoupledModel:
 
     Attributes:
         model: The model; it is not changed.
-        input_shape: Shape of the data's examples; a list of shapes for several inputs.
+        input_shape: Shape of the data's examples, for each input of the model.
     """
 
     model: keras.Model
-    input_shape: Any
+    input_shape: list[tuple[int, ...]]
 
     @cached_property
     def coupling(self) -> Coupling:
@@ -200,7 +200,7 @@ def prepare_job(
     if not isinstance(teachers, LoadedTeachers):
         teachers = load_seeded_teachers(teachers, context.data, context.plan)
     teachers.restore_random_state()
-    shape = build_input_shape(model, context.data.input_shapes)
+    shape = list_input_shapes(model, context.data.input_shapes)
     job = CompressionJob(
         model,
         shape,
@@ -285,13 +285,12 @@ PlanItem = tuple[str, str, Any]
 
 
 def iterate_checks(
-    plan: Plan, data: Dataset, teachers: Sequence[keras.Model | None]
+    plan: Plan, teachers: Sequence[keras.Model | None]
 ) -> Iterator[tuple[str, ModelCheck, PlanItem | None]]:
     """Yield the checks of a plan's options on a model.
 
     Args:
         plan: Plan with the sections channels, weights and distill.
-        data: Data set of the models.
         teachers: Possible teachers; None stands for the model itself.
 
     Yields:
@@ -316,19 +315,18 @@ def iterate_checks(
             )
     if plan.distill.teacher.automatic or plan.distill.teacher.files:
         for pair in plan.distill.feature_pairs:
-            run = _build_hint_check(plan, data, teachers, (pair,))
+            run = _build_hint_check(plan, teachers, (pair,))
             yield f"feature pair '{pair}'", run, ("distill", "feature_pairs", pair)
         if plan.distill.feature_losses and not plan.distill.feature_pairs:
             yield (
                 f"feature losses {', '.join(plan.distill.feature_losses)}",
-                _build_hint_check(plan, data, teachers, ()),
+                _build_hint_check(plan, teachers, ()),
                 None,
             )
 
 
 def check_by_models(
     plan: Plan,
-    data: Dataset,
     coupled_models: Sequence[CoupledModel],
     teachers: Sequence[keras.Model] = (),
 ) -> None:
@@ -336,7 +334,6 @@ def check_by_models(
 
     Args:
         plan: Plan with the sections channels, weights and distill.
-        data: Data set of the models.
         coupled_models: The model to compress, or examples of those that may be compressed.
         teachers: Known teachers, the first of which gives features; empty: the models themselves.
 
@@ -344,14 +341,14 @@ def check_by_models(
         InputError: No model supports an option; the error is that of the first model.
     """
     teacher_models = teachers[:1] or [coupled_model.model for coupled_model in coupled_models]
-    for _, run, _ in iterate_checks(plan, data, teacher_models):
+    for _, run, _ in iterate_checks(plan, teacher_models):
         errors = [error for item in coupled_models if (error := _run_check(run, item)) is not None]
         if coupled_models and len(errors) == len(coupled_models):
             raise errors[0]
 
 
 def fit_plan(
-    plan: PlanT, data: Dataset, coupled_model: CoupledModel, teacher: keras.Model | None
+    plan: PlanT, coupled_model: CoupledModel, teacher: keras.Model | None
 ) -> tuple[PlanT, list[str]]:
     """Drop the options of a plan for many models that one of them does not support.
 
@@ -359,7 +356,6 @@ def fit_plan(
 
     Args:
         plan: Plan for many models.
-        data: Data set of the models.
         coupled_model: The model.
         teacher: Its teacher; None: the model itself.
 
@@ -367,7 +363,7 @@ def fit_plan(
         The plan for this model, and notes on dropped options.
     """
     notes = []
-    for description, run, item in iterate_checks(plan, data, [teacher]):
+    for description, run, item in iterate_checks(plan, [teacher]):
         error = None if item is None else _run_check(run, coupled_model)
         if item is not None and error is not None and not isinstance(error, FeasibleError):
             plan = _drop_item(plan, *item)
@@ -398,7 +394,7 @@ def _build_weight_check(plan: Plan, override: LayerShare) -> ModelCheck:
 
 
 def _build_hint_check(
-    plan: Plan, data: Dataset, teachers: Sequence[keras.Model | None], pairs: tuple[LayerPair, ...]
+    plan: Plan, teachers: Sequence[keras.Model | None], pairs: tuple[LayerPair, ...]
 ) -> ModelCheck:
     options = replace(plan.distill, feature_pairs=pairs)
 
@@ -406,7 +402,7 @@ def _build_hint_check(
         model, errors = coupled_model.model, []
         for teacher in teachers:
             try:
-                make_hints(model, teacher or model, options, data.task, plan.seed)
+                make_hints(model, teacher or model, options, plan.seed)
             except InputError as error:
                 errors.append(error)
         if len(errors) == len(teachers):

@@ -17,12 +17,12 @@ from compress.core.registry import load_reference
 from compress.core.statistics import Floats, compute_mean_interval
 from compress.core.summary import OnProgress, ignore_progress
 from compress.exporting import Exported, get_file_path
-from compress.exporting.file_checks import predict_part
+from compress.exporting.file_checks import predict_examples
 from compress.exporting.files import write_files
 from compress.measure import count_macs, measure_latency
 from compress.measure.file_agreement import prepare_sessions
 from compress.measure.footprint import try_measure_arena
-from compress.model.heads import build_input_shape, find_decision_threshold
+from compress.model.heads import find_decision_threshold, list_input_shapes
 from compress.plan import Plan
 from compress.plan.output import QAT_FORMATS
 from compress.plugins import MAIN_RUNTIME, RUNTIMES
@@ -223,7 +223,7 @@ def evaluate_artifacts(
         folder: Folder of the files.
     """
     model, stem, data = variant.model, variant.stem, context.data
-    analysis = count_macs(model, build_input_shape(model, data.input_shapes))
+    analysis = count_macs(model, list_input_shapes(model, data.input_shapes))
     artifacts = []
     for exported_file in files:
         file = f"{stem}.{exported_file.format}"
@@ -297,14 +297,15 @@ def evaluate_file(
     """
     data, task = context.data, context.data.task
     activity = {"test": "testing", "val": "validating"}[part]
-    scores = predict_part(
+    examples = data.split(part)
+    scores = predict_examples(
         model,
         prepare_sessions(path, context.device.threads),
-        data,
-        part,
+        examples.x,
+        data.preprocess,
         partial(context.on_progress, f"{activity} {path.name}"),
     )
-    labels, threshold = data.labels(data.split(part)), find_decision_threshold(model, task)
+    labels, threshold = data.labels(examples), find_decision_threshold(model, task)
     qualities = task.quality(labels, scores, threshold=threshold)
     values = task.example_values(labels, scores, threshold=threshold)
     write_example_values(folder, file, part, values)

@@ -306,7 +306,7 @@ def open_job(
         is_trained_on_validation=any(item.is_trained_on_validation for item in held_out_notes),
     )
     named = [] if plan.distill.teacher.automatic else [item.model for item in job.teachers]
-    check_by_models(plan, examples, [job], named)
+    check_by_models(plan, [job], named)
     if plan.channels.is_active:
         check_channels(job.coupling, plan.channels)
     return job

@@ -25,7 +25,7 @@ from compress.data.tasks import CUSTOM, UNLABELLED, Custom
 from compress.model.compile_config import (
     CompiledOutput,
     is_lower_better,
-    load_compiled_outputs,
+    load_compiled_model,
     read_compiled_outputs,
 )
 from compress.model.heads import build_predictor, check_shapes, find_output, infer_head
@@ -297,7 +297,7 @@ def load_for_model(
     if compiled is None:
         compiled = read_compiled_outputs(model)
         if not compiled and path is not None and CUSTOM in options.task_names:
-            compiled = load_compiled_outputs(path)
+            compiled = read_compiled_outputs(load_compiled_model(path))
     return with_metric(with_compiled(data, model, compiled), options.metric)
 
 

@@ -233,7 +233,7 @@ class SearchWorker(Worker):
                 record = shrink_stage(compression_job, self.folder, command)
             else:
                 teacher = next((item.model for item in compression_job.teachers), None)
-                plan, notes = fit_plan(self.plan, self.data, compression_job, teacher)
+                plan, notes = fit_plan(self.plan, compression_job, teacher)
                 times_file = self.folder.get_unfinished_path(name) / "times.json"
                 plan, cost_notes = halve_slow_model(plan, compression_job, self.data, times_file)
                 if plan is not self.plan:

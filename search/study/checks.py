@@ -227,9 +227,9 @@ def check_compression(plan: SearchPlan, data: Dataset, teachers: Sequence[keras.
         InputError: An option fits none of the checked models.
     """
     check_against_data(plan, data)
-    if any(iterate_checks(plan, data, [None])):
+    if any(iterate_checks(plan, [None])):
         subjects = [CoupledModel(model, data.input_shape) for model in _build_models(plan, data)]
-        check_by_models(plan, data, subjects, teachers)
+        check_by_models(plan, subjects, teachers)
 
 
 def _build_models(plan: SearchPlan, data: Dataset) -> Iterator[keras.Model]:

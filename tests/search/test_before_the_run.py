@@ -146,10 +146,10 @@ def test_what_a_model_cannot_do_is_left_out_and_noted(blobs: Dataset) -> None:
     values |= {"weight_overrides": "h1=0.2,*=0.4"}
     values |= {"feature_losses": "fitnets", "feature_pairs": "h0=h0,h1=h0"}
     plan = from_flat(SearchPlan, values)
-    same, notes = fit_plan(plan, blobs, subject(32, 32, 32), mlp(32, 32, 32))
+    same, notes = fit_plan(plan, subject(32, 32, 32), mlp(32, 32, 32))
     assert same == plan
     assert notes == []
-    small, notes = fit_plan(plan, blobs, subject(32), mlp(32, 32, 32))
+    small, notes = fit_plan(plan, subject(32), mlp(32, 32, 32))
     assert small.channels == replace(plan.channels, exclude="h0")
     assert small.distill == replace(plan.distill, feature_pairs={"h0": "h0"})
     assert small.distill.feature_losses == ("fitnets",)
@@ -158,14 +158,13 @@ def test_what_a_model_cannot_do_is_left_out_and_noted(blobs: Dataset) -> None:
     assert words[-1] == "feature pair 'h1=h0'"
     none, notes = fit_plan(
         from_flat(SearchPlan, {"feature_losses": "fitnets", "feature_pairs": "h1=h0"}),
-        blobs,
         subject(32),
         None,
     )
     assert (none.distill.feature_pairs, none.distill.feature_losses) == ((), ())
     # a target that it cannot meet is another matter
     plan = from_flat(SearchPlan, {"channels": "0.001x", "teacher": "none"})
-    assert fit_plan(plan, blobs, subject(32), None) == (plan, [])
+    assert fit_plan(plan, subject(32), None) == (plan, [])
 
 
 @pytest.mark.slow

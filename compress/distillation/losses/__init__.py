@@ -109,13 +109,10 @@ class FeatureLoss(ABC):
         name: Name in the options.
         weight: Factor of the loss, divided evenly among its layer pairs; `feature_weight`
             multiplies it.
-        where: Layers that are chosen by default: "stages" (the last layer of every resolution),
-            "middle" (the last layer of the middle one) or "embedding" (the input of the head).
     """
 
     name: str
     weight: float
-    where: str
 
     def build(self, student: Shape, teacher: Shape, rng: np.random.Generator) -> list[Any]:
         """Adapt the loss to a pair of layers and return the variables to train.

@@ -29,7 +29,6 @@ class FitNets(FeatureLoss):
 
     name = "fitnets"
     weight = 1.0
-    where = "middle"
 
     def build(self, student: Shape, teacher: Shape, rng: np.random.Generator) -> list[Any]:
         """Create the projection with Glorot uniform weights and zero bias."""
@@ -49,19 +48,9 @@ class FitNets(FeatureLoss):
 
     def __call__(self, student: Any, teacher: Any, *, weights: Any = None) -> Any:
         """Return the loss per example; see `FeatureLoss`."""
-        projected = (
-            tf.matmul(_flatten_positions(self.reduced(student)), self.kernel.value)
-            + self.bias.value
-        )
-        target_rows = _flatten_positions(tf.cast(teacher, tf.float32))
-        squares = tf.reduce_mean(tf.math.squared_difference(projected, target_rows), axis=-1)
-        positions = int(np.prod(teacher.shape[1:-1]))
-        return 0.5 * tf.reduce_mean(tf.reshape(squares, (-1, positions)), axis=-1)
-
-
-def _flatten_positions(features: Any) -> Any:
-    """Return features as (batch x positions, channels)."""
-    return tf.reshape(features, (-1, features.shape[-1]))
+        projected = tf.tensordot(self.reduced(student), self.kernel.value, 1) + self.bias.value
+        squares = tf.math.squared_difference(projected, tf.cast(teacher, tf.float32))
+        return 0.5 * tf.reduce_mean(squares, axis=list(range(1, len(teacher.shape))))
 
 
 def _find_common_sizes(student: Shape, teacher: Shape) -> tuple[int, ...] | None:
@@ -98,10 +87,8 @@ def pool_features(features: Any, sizes: Sequence[int]) -> Any:
     for axis, size in enumerate(sizes, start=1):
         if features.shape[axis] != size:
             matrix = tf.constant(_build_pooling_matrix(int(features.shape[axis]), size))
-            moved = tf.tensordot(features, matrix, axes=([axis], [1]))
-            last = len(features.shape) - 1
-            order = [*range(axis), last, *range(axis, last)]
-            features = tf.transpose(moved, order)
+            pooled = tf.tensordot(features, matrix, axes=([axis], [1]))
+            features = keras.ops.moveaxis(pooled, -1, axis)
     return features
 
 

@@ -20,8 +20,9 @@ import numpy.typing as npt
 from compress.core.errors import RunFailed
 from compress.exporting.conversions import ConversionFailed, convert
 from compress.exporting.file_checks import open_session
+from compress.exporting.litert import ensure_float32_file
 from compress.exporting.mixed.units import BITS, FLOAT32, INT8, LEVELS, Unit, build_recipe
-from compress.exporting.tracing import Port, write_examples
+from compress.exporting.tracing import Convertible, Examples
 from compress.measure.file_agreement import compute_divergence, compute_outputs
 from compress.measure.latency import measure_latency
 from compress.measure.runtimes import Session, prepare_session
@@ -32,7 +33,7 @@ from compress.plan.target import SizeTarget, TimeTarget
 ALLOWED_SHARE = 0.25
 """Largest loss of an int8-mixed file, as a share of that of plain int8."""
 NEGLIGIBLE = 1e-4
-"""Loss that is always allowed, unless the share is 0: it hardly changes a class decision."""
+"""Loss that is always allowed: it hardly changes a class decision."""
 TINY = 1e-6
 """Weight of latency in the cost, relative to size, when the size limit is binding."""
 EquivalenceCheck = Callable[[Path, Path, Path], str]
@@ -46,62 +47,44 @@ TIMING = LatencyOptions(budget=4.0)
 TIMING_PRECISION = 0.05
 
 
-def measure_ranges(
-    source: Path,
-    path: Path,
-    inputs: Sequence[npt.NDArray[Any]],
-    ports: Sequence[Port],
-    units: Sequence[Unit],
-) -> None:
-    """Write the smallest and largest values of the activations that may become integers.
-
-    Args:
-        source: A float32 file.
-        path: The file to write.
-        inputs: Calibration examples (n, ...), one array per input.
-        ports: Name, shape and type of each input of the float32 file.
-        units: Units of the float32 file.
-
-    Raises:
-        ConversionFailed: LiteRT Quantizer refuses the file.
-    """
-    examples = path.with_suffix(".npz")
-    write_examples(examples, inputs, ports)
-    convert(
-        "mixed_ranges", source=str(source), path=str(path), examples=str(examples),
-        recipe=build_recipe({unit: INT8 for unit in units if not unit.is_loop}),
-    )  # fmt: skip
-
-
 class PrecisionFiles:
     """Files of one float32 file at other precisions, each written once, and their losses.
 
     Args:
-        source: The float32 file.
+        traced: The model of the float32 file.
         folder: Folder of the files.
-        inputs: Calibration examples (n, ...), one array per input.
-        ports: Name, shape and type of each input of the float32 file.
+        inputs: Calibration examples (n, ...), one array per input. Their smallest and largest
+            activations are the ranges of integers.
         units: Units of the float32 file.
         loss_examples: Number of leading examples on which losses are measured.
+
+    Attributes:
+        source: The float32 file.
+
+    Raises:
+        ConversionFailed: LiteRT Quantizer refuses the file.
     """
 
     def __init__(
         self,
-        source: Path,
+        traced: Convertible,
         folder: Path,
-        inputs: Sequence[npt.NDArray[Any]],
-        ports: Sequence[Port],
+        inputs: Examples,
         units: Sequence[Unit],
         loss_examples: int,
     ) -> None:
-        self.source, self.units = source, tuple(units)
+        self.source, self.units = ensure_float32_file(traced), tuple(units)
         self._folder, self._ranges = folder, folder / "ranges.json"
-        self._paths = {(FLOAT32,) * len(self.units): source}
+        self._paths = {(FLOAT32,) * len(self.units): self.source}
         self._counter = count()
-        self._losses: dict[Path, float] = {source: 0.0}
+        self._losses: dict[Path, float] = {self.source: 0.0}
         self._inputs = [array[:loss_examples] for array in inputs]
-        self._reference_outputs = compute_outputs(prepare_session(source), self._inputs)
-        measure_ranges(source, self._ranges, inputs, ports, units)
+        self._reference_outputs = compute_outputs(prepare_session(self.source), self._inputs)
+        convert(
+            "mixed_ranges", source=str(self.source), path=str(self._ranges),
+            examples=str(traced.save_examples(inputs)),
+            recipe=build_recipe({unit: INT8 for unit in units if not unit.is_loop}),
+        )  # fmt: skip
 
     def build(self, levels: Mapping[Unit, str]) -> Path:
         """Return the file whose units have the given levels; units without a level are float32.
@@ -221,19 +204,17 @@ class PrecisionSearch:
 
     Args:
         files: Files of one float32 file.
-        allowed_share: Share of the loss of int8 throughout that may be left, in [0, 1).
         limits: Limits of the file.
         on_progress: Callback invoked with the completed share, in [0, 1].
         equivalence_check: Function that checks, on held-out examples, whether an all-int8 file is
-            as good. None: no check, so the all-int8 file is not preferred.
+            as good.
         notes: Notes of the search; it starts empty.
     """
 
     files: PrecisionFiles
-    allowed_share: float
     limits: MixedLimits
     on_progress: Callable[[float], None]
-    equivalence_check: EquivalenceCheck | None = None
+    equivalence_check: EquivalenceCheck
     notes: list[str] = field(default_factory=list)
 
     def run(self) -> PrecisionChoice:
@@ -264,12 +245,8 @@ class PrecisionSearch:
         int8_loss = self.files.measure_loss(
             self._build_int8(is_available[:, 0]) or self._build_file(choices[0])
         )
-        share = self.allowed_share
-        choice = self._select_cheapest(
-            choices, max(share * int8_loss, NEGLIGIBLE) if share else 0.0
-        )
-        if share:
-            choice = self._prefer_int8(choice, costs)
+        max_loss = max(ALLOWED_SHARE * int8_loss, NEGLIGIBLE)
+        choice = self._prefer_int8(self._select_cheapest(choices, max_loss), costs)
         path = self._build_file(choice)
         unit_losses = {
             unit: {level: float(loss) for level, loss in zip(self.levels, row, strict=True)
@@ -287,8 +264,6 @@ class PrecisionSearch:
 
     def _prefer_int8(self, choice: Choice, costs: Numbers) -> Choice:
         """Return int8 for all units if that is cheaper and as good, else the given choice."""
-        if self.equivalence_check is None:
-            return choice
         int8_choice = (self.levels.index(INT8),) * len(choice)
         units = np.arange(len(choice))
         if not costs[units, int8_choice].sum() < costs[units, choice].sum():
@@ -420,26 +395,19 @@ def trace_convex_hull(losses: Numbers, costs: Numbers) -> list[Choice]:
         Multiple-Choice Knapsack Problem"; for precisions: Dong et al. 2020, "HAWQ-V2", section 3.2,
         where losses are estimated with Hessians instead of measured.
     """
-    units = len(losses)
-    current_levels = [
-        min(range(len(costs[unit])), key=lambda level: (costs[unit, level], losses[unit, level]))
-        for unit in range(units)
-    ]
-    choices = [tuple(current_levels)]
+    units = np.arange(len(losses))
+    levels = np.lexsort((losses, costs))[:, 0]
+    choices = [tuple(levels.tolist())]
     while True:
-        best, step = 0.0, None
-        for unit in range(units):
-            saved = losses[unit, current_levels[unit]] - losses[unit]
-            spent = costs[unit] - costs[unit, current_levels[unit]]
-            better = (saved > 0) & (spent > 0)
-            gain = np.divide(saved, spent, out=np.zeros_like(saved), where=better)
-            level = int(gain.argmax())
-            if gain[level] > best:
-                best, step = float(gain[level]), (unit, level)
-        if step is None:
+        saved = losses[units, levels][:, None] - losses
+        spent = costs - costs[units, levels][:, None]
+        better = (saved > 0) & (spent > 0)
+        gain = np.divide(saved, spent, out=np.zeros_like(saved), where=better)
+        unit, level = np.unravel_index(gain.argmax(), gain.shape)
+        if gain[unit, level] == 0:
             return choices
-        current_levels[step[0]] = step[1]
-        choices.append(tuple(current_levels))
+        levels[unit] = level
+        choices.append(tuple(levels.tolist()))
 
 
 def estimate_unit_times(

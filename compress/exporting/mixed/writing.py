@@ -22,7 +22,6 @@ from compress.exporting.conversions import ConversionFailed, convert, explain_fa
 from compress.exporting.file_checks import open_session
 from compress.exporting.litert import ensure_float32_file
 from compress.exporting.mixed.search import (
-    ALLOWED_SHARE,
     EquivalenceCheck,
     MixedLimits,
     PrecisionChoice,
@@ -33,7 +32,6 @@ from compress.exporting.mixed.units import (
     BITS,
     INT4_WEIGHTS,
     INT8,
-    Unit,
     find_kernel,
     find_kernel_layers,
     find_layer,
@@ -67,7 +65,7 @@ def write_mixed(
     inputs: Sequence[npt.NDArray[Any]],
     limits: MixedLimits,
     on_progress: Callable[[float], None],
-    equivalence_check: EquivalenceCheck | None = None,
+    equivalence_check: EquivalenceCheck,
 ) -> tuple[tuple[LayerPrecision, ...], tuple[str, ...]]:
     """Write a `.tflite` file with one precision per layer, in one atomic step.
 
@@ -93,14 +91,15 @@ def write_mixed(
         RunFailed: The model cannot be converted, or no file is within the limits.
     """
     require_packages(FORMAT_PACKAGES[MIXED], f"format {MIXED}")
-    source, units = ensure_float32_file(traced), _group_traced(traced)
+    graph = read_graph(ensure_float32_file(traced))
+    units = group_operations(graph, find_kernel_layers(traced.model))
     if not units:
         raise RunFailed(f"Model '{traced.model.name}' has no operation that could be {MIXED}.")
     folder = traced.directory / "mixed"
     folder.mkdir(exist_ok=True)
     with explain_failures(ENGINE, MIXED, traced.model):
-        files = PrecisionFiles(source, folder, inputs, traced.ports, units, LOSS_EXAMPLES)
-        search = PrecisionSearch(files, ALLOWED_SHARE, limits, on_progress, equivalence_check)
+        files = PrecisionFiles(traced, folder, inputs, units, LOSS_EXAMPLES)
+        search = PrecisionSearch(files, limits, on_progress, equivalence_check)
         result = search.run()
         write_bytes(path, result.path.read_bytes())
     layers = _collect_layers(result)
@@ -313,9 +312,3 @@ def round_model(
 def _convert_int4(traced: TracedModel, path: Path) -> None:
     source = str(ensure_float32_file(traced))
     convert("mixed", source=source, path=str(path), ranges=None, recipe=INT4_WEIGHTS)
-
-
-def _group_traced(traced: TracedModel) -> tuple[Unit, ...]:
-    return group_operations(
-        read_graph(ensure_float32_file(traced)), find_kernel_layers(traced.model)
-    )

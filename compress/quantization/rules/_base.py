@@ -14,7 +14,7 @@ Rule = Callable[["Call"], "Value | list[Value]"]
 TABLE: RuleTable[Any] = RuleTable()
 """Rules `rule(call) -> Value`, or a list for several outputs; they may raise `KeptInFloats`."""
 layer_rule, operation_rule = TABLE.register_layer, TABLE.register_operation
-find_rule, list_rule_names = TABLE.find_rule, TABLE.list_names
+find_rule = TABLE.find_rule
 OPEN_SIZE = "a size is open"
 
 

@@ -236,7 +236,7 @@ def test_a_conversion_returns_raises_and_crashes(
     (tmp_path / "steps.py").write_text(STEPS)
     (tmp_path / "tensorflow.py").write_text("")  # which the process imports, and these do not need
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(conversions, "_CONVERTER", conversions._Converter())
+    monkeypatch.setattr(conversions, "CLIENT", conversions.ConverterClient())
     try:
         convert("steps:write", path=str(tmp_path / "made"), text="whole")
         assert (tmp_path / "made").read_text() == "whole"
@@ -250,7 +250,7 @@ def test_a_conversion_returns_raises_and_crashes(
         convert("steps:write", path=str(tmp_path / "made"), text="again")
         assert (tmp_path / "made").read_text() == "again"
     finally:
-        conversions._CONVERTER.close()
+        conversions.CLIENT.close()
 
 
 def test_memory_and_cores_are_those_that_psutil_counts() -> None:

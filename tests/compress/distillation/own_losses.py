@@ -32,9 +32,6 @@ class Spread(FeatureLoss):
     name = "spread"
     weight = 1.0
 
-    def __init__(self, where: str = "embedding") -> None:
-        self.where = where
-
     def reduced(self, teacher: Any) -> Any:
         """Returns the mean over positions, (batch, channels)."""
         import tensorflow as tf

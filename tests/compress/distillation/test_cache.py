@@ -36,7 +36,7 @@ def on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def teachers_of(data: Dataset, small_cnn: Callable[..., Any], seed: int = 1) -> Teachers:
     teacher = small_cnn(seed)
-    hints = make_hints(small_cnn(0), teacher, OPTIONS, data.task, 0)
+    hints = make_hints(small_cnn(0), teacher, OPTIONS, 0)
     return Teachers([teacher], data.task, hints, [None])
 
 

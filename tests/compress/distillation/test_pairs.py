@@ -9,18 +9,13 @@ import pytest
 from benchmarks.resnet20 import build
 from compress.core.errors import InputError
 from compress.data import Dataset
-from compress.data.tasks import MultiClass
-from compress.distillation.hints import choose_pairs, resolve_named_pairs
-from compress.plugins import HINTS
-from tests.compress.distillation.own_losses import Spread
+from compress.distillation.hints import choose_pair, resolve_named_pairs
 from tests.compress.distillation.test_trainer import mlp
 
-TASK = MultiClass(10)
 
-
-def pairs_of(where: str, student: Any, teacher: Any) -> list[tuple[str, str]]:
-    found = choose_pairs(student, teacher, Spread(where), TASK)
-    return [(pair.student, pair.teacher) for pair in found]
+def find_pair(student: Any, teacher: Any) -> tuple[str, str]:
+    pair = choose_pair(student, teacher, "fitnets")
+    return pair.student, pair.teacher
 
 
 def last_relus(model: Any) -> list[str]:
@@ -32,22 +27,24 @@ def last_relus(model: Any) -> list[str]:
     return [last[size] for size in (28, 14, 7)]
 
 
-def test_stages_of_a_resnet() -> None:
+def test_middle_stage_of_a_resnet() -> None:
     student, teacher = build(widths=(8, 16, 32)), build()
-    stages = list(zip(last_relus(student), last_relus(teacher), strict=True))
-    assert pairs_of("stages", student, teacher) == stages
-    assert pairs_of("middle", student, teacher) == [stages[1]]
-    ((ours, theirs),) = pairs_of("embedding", student, teacher)
-    for model, name in ((student, ours), (teacher, theirs)):
-        assert model.get_layer("logits").input is model.get_layer(name).output
-    (pair,) = choose_pairs(student, teacher, HINTS["fitnets"](), TASK)
-    assert str(pair) == f"{stages[1][0]} (14, 14, 16) = {stages[1][1]} (14, 14, 32)"
+    ours, theirs = last_relus(student)[1], last_relus(teacher)[1]
+    pair = choose_pair(student, teacher, "fitnets")
+    assert str(pair) == f"{ours} (14, 14, 16) = {theirs} (14, 14, 32)"
 
 
 def test_hidden_layers_of_perceptrons(blobs: Dataset) -> None:
     student, teacher = mlp(blobs), mlp(blobs, 1, 20)
-    for where in ("stages", "middle", "embedding"):
-        assert pairs_of(where, student, teacher) == [("hidden", "hidden")]
+    assert find_pair(student, teacher) == ("hidden", "hidden")
+
+
+def test_no_pair_asks_for_names() -> None:
+    import keras
+
+    linear = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)], name="linear")
+    with pytest.raises(InputError, match="hint 'fitnets'.*none in models 'linear'.*feature_pairs"):
+        choose_pair(linear, linear, "fitnets")
 
 
 def test_other_resolutions_pair_by_depth() -> None:
@@ -61,10 +58,9 @@ def test_other_resolutions_pair_by_depth() -> None:
         return keras.Model(inputs, x)
 
     # 24: 12, 6, 3; 20: 10, 5, 3 -> one resolution in common
-    assert pairs_of("stages", model(24, (4, 4, 4)), model(20, (8, 8, 8))) == [("c2", "c2")]
-    # 24: 12, 6; 20: 10, 5 -> none in common: by depth
-    both = [("c0", "c0"), ("c1", "c1")]
-    assert pairs_of("stages", model(24, (4, 4)), model(20, (8, 8))) == both
+    assert find_pair(model(24, (4, 4, 4)), model(20, (8, 8, 8))) == ("c2", "c2")
+    # 24: 12, 6, 3; 28: 14, 7, 4 -> none in common: by depth
+    assert find_pair(model(24, (4, 4, 4)), model(28, (8, 8, 8))) == ("c1", "c1")
 
 
 def test_named_pairs(blobs: Dataset) -> None:

@@ -99,11 +99,11 @@ def steps(tmp: Path) -> dict[str, Callable[..., None]]:
 @pytest.fixture
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Lets this process's converter be a fork that knows `steps` alone; gives their folder."""
-    monkeypatch.setattr(conversions, "_CONVERTER", conversions._Converter())
+    monkeypatch.setattr(conversions, "CLIENT", conversions.ConverterClient())
     monkeypatch.setattr(converter, "STEPS", steps(tmp_path))
-    conversions._CONVERTER.keep(ServerProcess.start_fork(converter.serve))
+    conversions.CLIENT.keep(ServerProcess.start_fork(converter.serve))
     yield tmp_path
-    conversions._CONVERTER.close()
+    conversions.CLIENT.close()
 
 
 def pids(folder: Path) -> list[int]:
@@ -161,7 +161,7 @@ def test_a_hang_is_ended(served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_that_was_killed_while_idle_is_started_again(
     served: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = conversions._CONVERTER._server
+    server = conversions.CLIENT._server
     assert server is not None
     convert("pid")
     os.kill(server.pid, signal.SIGKILL)
@@ -213,6 +213,6 @@ def test_the_reason_of_a_crash_reaches_the_record_and_the_report(
 def test_a_model_without_any_file_is_an_error(lstm: Any, tmp_path: Path) -> None:
     with pytest.raises(RunFailed, match=r"crashed on model 'tiny_lstm' \(int8\)"):
         export_litert(
-            lstm, tmp_path / "m.tflite", "int8", representative=np.zeros((2, 8, 4), np.float32)
+            lstm, tmp_path / "m.tflite", "int8", representative=[np.zeros((2, 8, 4), np.float32)]
         )
     assert list(tmp_path.iterdir()) == []

@@ -211,7 +211,7 @@ def test_onnx_refusals(
         export_onnx(model, tmp_path / "o.onnx")
     (tmp_path / "bad.onnx").write_bytes(b"nothing")
     with pytest.raises(RunFailed, match="quantizer refused 'bad.onnx'"):
-        quantize_onnx(tmp_path / "bad.onnx", tmp_path / "q.onnx", np.zeros((1, 2), np.float32))
+        quantize_onnx(tmp_path / "bad.onnx", tmp_path / "q.onnx", [np.zeros((1, 2), np.float32)])
     for kind in (OnnxSession, OpenVinoSession):
         with pytest.raises(InputError, match="must be able to run"):
             kind(tmp_path / "bad.onnx", 1)

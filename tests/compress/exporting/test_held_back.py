@@ -46,7 +46,7 @@ def confirmed(
     model: Any, data: Any, wrong: dict[str, int], monkeypatch: pytest.MonkeyPatch, used: Any = ()
 ) -> tuple[str, list[int]]:
     files = Files({"original": 0, **wrong})
-    monkeypatch.setattr(file_checks, "_predict_in_batches", files)
+    monkeypatch.setattr(file_checks, "predict_examples", files)
     monkeypatch.setattr(file_checks, "prepare_session", lambda path: path.name)
     text = check_equivalence(
         *map(Path, ("int8", "mixed", "original")), model=model, data=data,

@@ -58,7 +58,7 @@ def test_what_does_not_fit_in_memory_lies_in_files(
     monkeypatch.setattr(reconstructor, "Store", store)
     in_files = pruned(model)
     two = repair(in_files.model, model, x, kept=in_files.kept)
-    assert stores[0].spilled > 16 * 2**20
+    assert stores[0]._files >= 12
     for mine, theirs in zip(
         in_memory.model.get_weights(), in_files.model.get_weights(), strict=True
     ):
@@ -75,12 +75,11 @@ def test_a_store_holds_what_it_is_given(folder: Path) -> None:
     values = [store.keep(keras.ops.convert_to_tensor(array)) for array in arrays]
     small = store.keep(keras.ops.convert_to_tensor(np.arange(3)))
     assert store.used == 3 * 2**20 + 3 * small.array.itemsize
-    assert store.spilled == 2 * 2**20
     for value, array in zip(values, arrays, strict=True):
         np.testing.assert_array_equal(value.array, array)
         np.testing.assert_array_equal(np.asarray(value.tensor), array)
         assert value.blank.shape == array.shape
-    assert len(list(folder.glob("*/*.bin"))) == 2
+    assert [path.stat().st_size for path in folder.glob("*/*.bin")] == [2**20] * 2
     del values, value
     gc.collect()
     assert store.used == 3 * small.array.itemsize
@@ -94,7 +93,7 @@ def test_a_mask_survives_a_file(folder: Path) -> None:
     masked = L.Masking()(keras.ops.reshape(x, (2, 2**10, 2**7)))
     store = Store(limit=0)
     value = store.keep(masked)
-    assert store.spilled
+    assert list(folder.glob("*/*.bin"))
     again = store.keep(value.tensor)
     np.testing.assert_array_equal(np.asarray(again.mask), np.asarray(masked._keras_mask))
     store.close()

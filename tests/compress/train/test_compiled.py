@@ -15,7 +15,7 @@ from compress import compress_model, distill
 from compress.core.device import Device
 from compress.core.errors import InputError
 from compress.data.tasks import Custom, Several
-from compress.model.compile_config import load_compiled_outputs, read_compiled_outputs
+from compress.model.compile_config import load_compiled_model, read_compiled_outputs
 from compress.model.copies import copy_model
 from compress.plan import TrainSettings
 from compress.train import train
@@ -166,7 +166,7 @@ def test_loss_weights_are_those_of_compile() -> None:
 def test_a_file_tells_what_it_was_compiled_with(own: Any, tmp_path: Path) -> None:
     own.compile("adam", loss=far, metrics=["mae"])
     own.save(tmp_path / "own.keras")
-    found = load_compiled_outputs(tmp_path / "own.keras")["box"]
+    found = read_compiled_outputs(load_compiled_model(tmp_path / "own.keras"))["box"]
     assert found.has_custom_loss
     assert [metric.name for metric in found.metrics] == ["mean_absolute_error"]
     np.savez(tmp_path / "d.npz", x_train=X, y_train=BOX)

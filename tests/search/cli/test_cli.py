@@ -136,7 +136,7 @@ def test_inspect_a_file_that_is_no_keras_model(
 
     macs = 4608 + 18432 + 512 + 320
     zeros = np.zeros((2, 8, 8, 1), np.float32)
-    export_litert(small_cnn(), tmp_path / "m.tflite", "int8", representative=zeros)
+    export_litert(small_cnn(), tmp_path / "m.tflite", "int8", representative=[zeros])
     small_cnn().export(tmp_path / "saved", verbose=False)
     for name, kind, operator in (
         ("m.tflite", "tflite", "CONV_2D"),

@@ -18,7 +18,6 @@ from compress.prune.channels.rules._base import (
     apply_rule,
     find_rule,
     has_rule,
-    list_rule_names,
     list_rules,
     register_rule,
 )
@@ -32,7 +31,6 @@ __all__ = [
     "joining",
     "kernels",
     "has_rule",
-    "list_rule_names",
     "normalization",
     "recurrent",
     "register_rule",

@@ -20,7 +20,7 @@ TABLE: RuleTable[Any] = RuleTable()
 CONSTANT = "a constant operand"
 ADAPTED = "LoRA and quantized kernels have no rule"
 layer_rule, operation_rule = TABLE.register_layer, TABLE.register_operation
-find_rule, list_rule_names, list_rules = TABLE.find_rule, TABLE.list_names, TABLE.list_rules
+find_rule, list_rules = TABLE.find_rule, TABLE.list_rules
 
 
 # elementwise activations with f(0) = 0

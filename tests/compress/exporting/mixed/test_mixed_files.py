@@ -102,7 +102,7 @@ def _in_int8(net: Any, x: Any, folder: Path) -> Any:
     with TracedModel(net) as traced:
         source = ensure_float32_file(traced)
         units = group_operations(read_graph(source), find_kernel_layers(net))
-        files = PrecisionFiles(source, folder, [x], traced.ports, units, 64)
+        files = PrecisionFiles(traced, folder, [x], units, 64)
         session = prepare_session(files.build(dict.fromkeys(units, "int8")))
         return np.concatenate([_run(session, one) for one in x[:64]])
 
@@ -120,11 +120,9 @@ def test_ranges_are_the_smallest_and_the_largest_of_all_examples(
     import keras
 
     with TracedModel(net) as traced:
-        source = ensure_float32_file(traced)
-        graph = read_graph(source)
-        PrecisionFiles(
-            source, tmp_path, [x], traced.ports, group_operations(graph, find_kernel_layers(net)), 8
-        )
+        graph = read_graph(ensure_float32_file(traced))
+        units = group_operations(graph, find_kernel_layers(net))
+        PrecisionFiles(traced, tmp_path, [x], units, 8)
     ranges = json.loads((tmp_path / "ranges.json").read_text())
     inner = keras.Model(net.input, net.get_layer("sum").output).predict(x, verbose=0)
     (made,) = [op.outputs[0].name for op in graph.operators if op.kind == "ADD"]
@@ -149,7 +147,7 @@ def test_what_is_slow_in_whole_numbers_stays_in_floats(tmp_path: Path) -> None:
     with TracedModel(model) as traced:
         source = ensure_float32_file(traced)
         units = group_operations(read_graph(source), find_kernel_layers(model))
-        files = PrecisionFiles(source, tmp_path, [x], traced.ports, units, 8)
+        files = PrecisionFiles(traced, tmp_path, [x], units, 8)
         made = read_graph(files.build(dict.fromkeys(units, "int8"))).operators
         half = read_graph(files.build(dict.fromkeys(units, "float16"))).operators
     kinds = Counter(f"{op.kind} {op.outputs[0].dtype}" for op in made)
@@ -170,7 +168,7 @@ def test_precisions_are_as_they_are_said(net: Any, x: Any, tmp_path: Path) -> No
     with TracedModel(net) as traced:
         source = ensure_float32_file(traced)
         units = group_operations(read_graph(source), find_kernel_layers(net))
-        files = PrecisionFiles(source, tmp_path, [x], traced.ports, units, 8)
+        files = PrecisionFiles(traced, tmp_path, [x], units, 8)
         for level, dtype in kernels.items():
             (wide,) = (
                 item for item in read_graph(files.build({units[1]: level})).operators

@@ -412,7 +412,7 @@ def test_another_runtime_by_one_file_a_call(tmp_path: Path) -> None:
                 found.append("it takes two tensors")
                 continue
             with TracedModel(model) as traced:
-                found.append(write_for_runtime(traced, kind, folder / str(place), np.zeros((1,))))
+                found.append(write_for_runtime(traced, kind, folder / str(place), [np.zeros((1,))]))
         return found
 
     x, y = keras.Input((4,)), keras.Input((4,))
