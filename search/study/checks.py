@@ -228,7 +228,7 @@ def check_compression(plan: SearchPlan, data: Dataset, teachers: Sequence[keras.
     """
     check_against_data(plan, data)
     if any(iterate_checks(plan, [None])):
-        subjects = [CoupledModel(model, data.input_shape) for model in _build_models(plan, data)]
+        subjects = [CoupledModel(model, [data.input_shape]) for model in _build_models(plan, data)]
         check_by_models(plan, subjects, teachers)
 
 
