@@ -310,6 +310,13 @@ def build(name: str, classes: int = 10) -> keras.Model:
     return model
 
 
+def name_file(name: str) -> str:
+    """Return the name of the file of a MobileNetV2, which its recipe determines."""
+    side, _, recipe = MOBILENETS[name]
+    how = hashlib.sha256(f"{recipe!r} {MOMENTUM} {side}".encode()).hexdigest()[:10]
+    return f"{name}-{how}.keras"
+
+
 def train_mobilenet(name: str, images: Path | None) -> tuple[keras.Model, Dataset]:
     """Return a MobileNetV2 and its data; it is trained where no file has it.
 
@@ -328,10 +335,8 @@ def train_mobilenet(name: str, images: Path | None) -> tuple[keras.Model, Datase
         data = enlarged(load_fashion(), side)
     else:
         data = load_data(str(images), resize=(side, side))
-    how = hashlib.sha256(f"{recipe!r} {MOMENTUM} {side}".encode()).hexdigest()[:10]
-    stem = f"{name}-{how}.keras"
-    kept = ROOT / "benchmarks" / "nets" / stem
-    file = kept if kept.exists() else ROOT / "runs" / "benchmarks" / stem
+    kept = ROOT / "benchmarks" / "nets" / name_file(name)
+    file = kept if kept.exists() else ROOT / "runs" / "benchmarks" / kept.name
     if not file.exists():
 
         def told(epoch: int, epochs: int, record: EpochRecord) -> None:
