@@ -410,15 +410,14 @@ def _split_batches(arrays: Sequence[npt.NDArray[Any]], programs: Sequence[Progra
         size = fixed_size
         held_out_count = fixed_size * max(1, held_out_count // fixed_size)
         count = fixed_size * (count // fixed_size)
-    chunks = [
-        (begin, min(begin + size, stop), is_held_out)
-        for start, stop, is_held_out in (
-            (0, count - held_out_count, False), (count - held_out_count, count, True)
-        )
+    first_held_out = count - held_out_count
+    bounds = tuple(
+        (begin, min(begin + size, stop))
+        for start, stop in ((0, first_held_out), (first_held_out, count))
         for begin in range(start, stop, size)
-    ]  # fmt: skip
-    bounds = tuple((start, stop) for start, stop, _ in chunks)
-    return Batches(tuple(arrays), bounds, tuple(flag for *_, flag in chunks), count)
+    )
+    held_out = tuple(begin >= first_held_out for begin, _ in bounds)
+    return Batches(tuple(arrays), bounds, held_out, count)
 
 
 def _compute_outputs(program: Program, batches: Batches) -> list[npt.NDArray[Any]]:

@@ -118,11 +118,11 @@ class CoupledModel:
 
     Attributes:
         model: The model; it is not changed.
-        input_shape: Shape of the data's examples, for each input of the model.
+        input_shape: Shape of the data's examples, or a list with the shape of each input.
     """
 
     model: keras.Model
-    input_shape: list[tuple[int, ...]]
+    input_shape: Any
 
     @cached_property
     def coupling(self) -> Coupling:
