@@ -20,6 +20,7 @@ import numpy.typing as npt
 from compress.core.atomic_files import write_bytes
 from compress.core.errors import InputError, RunFailed, to_one_line
 from compress.core.lazy_modules import keras, tf
+from compress.core.memory_budget import get_current_budget
 from compress.core.module_loading import FORMAT_PACKAGES, require_packages
 from compress.exporting.conversions import ConversionFailed, convert
 from compress.exporting.litert import configure_converter, write_calibrated
@@ -38,6 +39,10 @@ EXAMPLES = 4
 """Random examples that calibrate int8: the latency of a file does not depend on its ranges."""
 CALIBRATED, NORMALIZED = ("int8", "onnx_int8"), 16
 """Formats that random examples calibrate, and the examples that batch normalization is set by."""
+JOINED_BYTES = 2**28
+"""Maximum bytes of the weights that are converted at once; a conversion copies them many times."""
+JOINED_SHARE = 1 / 16
+"""Share of the free memory for these weights."""
 LOWERED = "_lower_using_switch_merge"
 """Attribute of TensorFlow loops: lower them to the control flow operations of TensorFlow 1."""
 
@@ -66,7 +71,9 @@ def write_latency_files(
     require_packages(FORMAT_PACKAGES.get(kind, ()), f"format {kind}")
     suffix = ".onnx" if kind in ONNX_FORMATS else ".tflite"
     files: list[Path | str] = []
-    for index, content in enumerate(_convert_all(list(models), folder, kind)):
+    batches = _split_by_weights(models)
+    contents = chain.from_iterable(_convert_all(batch, folder, kind) for batch in batches)
+    for index, content in enumerate(contents):
         if isinstance(content, str):
             files.append(content)
         else:
@@ -141,6 +148,20 @@ def draw_random_examples(
         (rng.normal(size=size) if "float" in kind else rng.integers(2, size=size)).astype(kind)
         for size, (_, _, kind) in zip(sizes, inputs, strict=True)
     ]
+
+
+def _split_by_weights(models: Sequence[keras.Model]) -> list[list[keras.Model]]:
+    """Return the models in batches whose weights may be converted at once."""
+    limit = get_current_budget().compute_share(JOINED_SHARE, JOINED_BYTES)
+    batches, occupied = list[list[keras.Model]](), 0
+    for model in models:
+        weight_bytes = 4 * model.count_params()
+        if not batches or occupied + weight_bytes > limit:
+            batches.append([])
+            occupied = 0
+        batches[-1].append(model)
+        occupied += weight_bytes
+    return batches
 
 
 def _convert_all(models: list[Any], folder: Path, kind: str) -> list[bytes | str]:

@@ -84,6 +84,29 @@ def test_a_file_holds_its_own_weights_alone(tmp_path: Path) -> None:
     assert sizes[1] < 8000
 
 
+def test_weights_that_are_converted_at_once_are_limited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[list[int]] = []
+    convert = batch_conversion._convert_joined
+
+    def record(models: list[Any], *arguments: Any) -> Any:
+        sizes.append([model.count_params() for model in models])
+        return convert(models, *arguments)
+
+    monkeypatch.setattr(batch_conversion, "_convert_joined", record)
+    monkeypatch.setattr(batch_conversion, "JOINED_BYTES", 4 * 2500)
+    x = keras.Input((10,))
+    widths = (100, 100, 300, 10)  # 11 weights a unit
+    made = [keras.Model(x, layers.Dense(width)(x)) for width in widths]
+    files = write_latency_files(made, tmp_path)
+    assert sizes == [[1100, 1100], [3300], [110]]
+    given = np.random.default_rng(0).normal(size=(1, 10)).astype(np.float32)
+    for model, file in zip(made, files, strict=True):
+        assert isinstance(file, Path)
+        np.testing.assert_allclose(run(file, [given])[0], model(given), atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["float16", "dynamic", "int8"])
 def test_other_formats(kind: str, tmp_path: Path) -> None:
     x = keras.Input((64,))
