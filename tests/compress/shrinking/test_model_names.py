@@ -21,6 +21,7 @@ from compress.run.directory import RunFolder
 from compress.shrinking.compression import compress_stage
 from compress.shrinking.compression_job import RunContext, prepare_job
 from compress.shrinking.file_evaluation import measure_stage
+from tests.compress.report.test_report import artifact
 
 QUICK = {"finetune_epochs": 1, "batch_size": 32, "teacher": "none", "formats": "float32"}
 
@@ -126,12 +127,12 @@ def test_a_model_of_open_sizes_is_compressed_at_the_datas(
 
 
 def test_a_record_of_the_first_release_is_named_by_its_files() -> None:
-    old = {
+    old: dict[str, Any] = {
         "model": "my.net", "teacher": "", "val": {}, "weights": {}, "best_epoch": 1, "epochs": 1,
         "command": "", "seconds": 1.0, "device": "", "notes": [], "channels": None,
         "artifacts": [
-            {"id": "my.net.float32", "variant": "dense"},
-            {"id": "my.net-c0_5x-p80.float32", "variant": "pruned"},
+            artifact("my.net", "dense", "float32", 0.9, 10),
+            artifact("my.net-c0_5x", "pruned", "float32", 0.9, 5),
         ],
     }  # fmt: skip
     assert CompressedModel(**old).compressed_name == "my.net-c0_5x-p80"
