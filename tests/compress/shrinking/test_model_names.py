@@ -49,10 +49,10 @@ def compressed(
     (record,) = folder.read_compressed()
     assert folder.get_model_path(record.compressed_name).is_file()
     assert record.artifacts
-    for artifact in record.artifacts:
-        name = record.compressed_name if artifact.variant == "pruned" else "m"
-        assert artifact.id == f"{name}.float32"
-        assert (place / artifact.file).is_file()
+    for item in record.artifacts:
+        name = record.compressed_name if item.variant == "pruned" else "m"
+        assert item.id == f"{name}.float32"
+        assert (place / item.file).is_file()
     return record
 
 
