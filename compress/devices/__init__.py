@@ -211,7 +211,7 @@ def import_latency_table(
         raise InputError(
             f"Every file must have been timed. Received: no result for {len(missing)} of "
             f"{len(manifest.list_files())}, {missing[0]} among them. Run the script to its end: it "
-            "goes on where it ended."
+            "resumes where it ended."
         )
     if len(results.threads) > 1:
         raise InputError(

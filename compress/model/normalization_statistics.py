@@ -34,9 +34,10 @@ def average_batch_statistics(program: Program, batches: Iterable[Sequence[Any]])
     if not layers:
         return
     # a frozen layer would ignore the batch statistics
-    trained = [(layer, "trainable", True) for layer in layers.values()]
-    restored = [(layer, "momentum", layer.momentum) for layer in layers.values()]
-    with set_attributes([*trained, *restored]):
+    flags = [(layer, "trainable", True) for layer in layers.values()]
+    # set for each batch below, and restored here
+    momenta = [(layer, "momentum", layer.momentum) for layer in layers.values()]
+    with set_attributes([*flags, *momenta]):
         for index, inputs in enumerate(batches):
             for layer in layers.values():
                 # so that moving * momentum + batch * (1 - momentum) is the running average

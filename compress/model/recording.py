@@ -227,9 +227,11 @@ def _resolve_arguments(arguments: Any, aliases: dict[int, Any]) -> tuple[Any, An
 def _assign_unique_names(nodes: list[Node]) -> None:
     """Assign numbered names to repeated names ("dense", "dense_1"), one per shared layer."""
     names: dict[int, str] = {}
+    taken: set[str] = set()
     for node in nodes:
         if id(node.operation) not in names:
-            names[id(node.operation)] = make_unique(node.name, names.values())
+            names[id(node.operation)] = make_unique(node.name, taken)
+            taken.add(names[id(node.operation)])
         node.name = names[id(node.operation)]
 
 

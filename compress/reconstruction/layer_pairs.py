@@ -148,7 +148,7 @@ class LayerPairs:
         kernels = PairWeights(kernel * gain, start[0], (shift, start[1].reshape(-1)))
         *train, held_out = samples
         kernels, error_share = solve_pair(pair, train, PairSample.concat(held_out), kernels)
-        if error_share == 1.0:
+        if error_share >= 1:
             return None
         parts = [part for sample in samples for part in sample]
         sums = Sample.concat([pair.build_sample(part, kernels) for part in parts]).compute_sums()

@@ -148,6 +148,16 @@ def get_metric_unit(name: str) -> tuple[float, str]:
     return (100.0, " %") if is_share(name) else (1.0, "")
 
 
+def format_metric_axis(text: str, name: str) -> str:
+    """Return the title of a metric's axis, with its unit: "test accuracy in %", "test R2".
+
+    Args:
+        text: Description of the metric.
+        name: Name of the metric.
+    """
+    return f"{text} in %" if is_share(name) else text
+
+
 def cut_failures(
     axes: Axes, heights: list[float], shown: list[float], unit: tuple[float, str] = (100.0, " %")
 ) -> None:
@@ -185,7 +195,7 @@ def _read_cost(row: Row, axis: str) -> float | None:
 def _draw_files_panel(axes: Axes, report: Report, axis: str) -> None:
     """Draw the test metric of all files over one cost, each joined to its original by a line."""
     points = [(row, x) for row in report.rows if (x := _read_cost(row, axis)) is not None]
-    factor, sign = unit = get_metric_unit(report.main)
+    factor, _ = unit = get_metric_unit(report.main)
     # connect each model's original float32 file with the files made from it
     origins = {row.artifact.id: (row, x) for row, x in points}
     for row, x in points:
@@ -223,4 +233,4 @@ def _draw_files_panel(axes: Axes, report: Report, axis: str) -> None:
     axes.set_title(title, color=INK)
     axes.set_xlabel(costs)
     name = report.main if report.main == "accuracy" else describe_metric(report.main)[0]
-    axes.set_ylabel(f"test {name}{' in' * bool(sign)}{sign}")
+    axes.set_ylabel(format_metric_axis(f"test {name}", report.main))

@@ -234,7 +234,7 @@ class Training:
         return time.perf_counter() >= self.deadline
 
     def describe_time_limit(self, seconds: float | None) -> str:
-        """Describe what a time limit left undone, or return ""."""
+        """Return a note if the time limit ended the training early, else ""."""
         steps, total = int(self.step.numpy()), self.total_steps
         if seconds is None or steps >= total:
             return ""

@@ -203,7 +203,7 @@ class SearchJobs(JobQueue):
 
     Attributes:
         candidates: All candidates that ended.
-        stop_reason: Reason for not starting further trials; empty: the search goes on.
+        stop_reason: Reason for not starting further trials; empty: the search continues.
     """
 
     def __init__(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Sequence
 
 from compress.report.live.charts import Chart, build_line
-from compress.report.plot import get_metric_unit
+from compress.report.plot import format_metric_axis, get_metric_unit
 from search.report.front import FRONT_COLOUR, STOPPED_COLOUR
 from search.report.importance import REPEATS, rank_parameters
 from search.report.search_report import SearchFacts, SearchReport
@@ -131,7 +131,7 @@ def _build_learning_curves(report: SearchReport) -> Chart | None:
         traces,
         {
             "xaxis": {"title": {"text": "epoch"}, "dtick": -(-max_epoch // 10)},
-            "yaxis": {"title": {"text": f"validation {metric}{' in' * bool(sign)}{sign}"}},
+            "yaxis": {"title": {"text": format_metric_axis(f"validation {metric}", metric)}},
         },
     )
 

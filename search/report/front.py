@@ -15,6 +15,7 @@ from compress.report.plot import (
     INK,
     MAX_LETTERS,
     cut_failures,
+    format_metric_axis,
     get_metric_unit,
     scale_cost_axis,
 )
@@ -92,7 +93,7 @@ def draw_front(axes: Axes, report: SearchReport) -> None:
         report: The report of the run.
     """
     metric, cost = report.objectives[:2]
-    factor, sign = unit = get_metric_unit(metric)
+    factor, _ = unit = get_metric_unit(metric)
     trained = [item for item in report.candidates if item.state == COMPLETE]
     dominated = [item for item in trained if item.id not in report.front]
     front = report.list_front_candidates()
@@ -115,7 +116,7 @@ def draw_front(axes: Axes, report: SearchReport) -> None:
     axes.set_title(f"Search: all {report.treatment} candidates", color=INK)
     source = "" if cost == "latency_ms" else " (counted)"
     axes.set_xlabel(f"{'MACs' if cost == 'macs' else cost}{source}")
-    axes.set_ylabel(f"validation {metric}{' in' * bool(sign)}{sign}")
+    axes.set_ylabel(format_metric_axis(f"validation {metric}", metric))
 
 
 def build_final_section(report: SearchReport) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from compress.core.arguments import check_arguments
 from compress.core.errors import InputError
 from compress.core.summary import DisplayableResult, Summary
 from compress.model.io import as_model
-from compress.model.keras_internals import list_named_weights, skip_random_initializers
+from compress.model.keras_internals import list_named_weights
 from compress.plan import ChannelOptions
 from compress.plan.data import AUTO
 from compress.plan.keywords import PRUNE_CHANNELS
@@ -223,8 +223,7 @@ def prune_channels(
     if on_choice is not None:
         on_choice(chosen)
     builder = PrunedModelBuilder(coupling, chosen.mask, chosen.removed_blocks)
-    with skip_random_initializers():
-        pruned_model = builder.build(coupling.program)
+    pruned_model = builder.build(coupling.program)
     check_callable(pruned_model, coupling)
     kept, repair_report = _find_kept_indices(model, builder), None
     if count:

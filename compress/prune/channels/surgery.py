@@ -55,8 +55,7 @@ def build_pruned_model(
             layer can be neither rebuilt nor copied.
         ValueError: A frozen unit is not kept, or a block belongs to another coupling.
     """
-    with skip_random_initializers():
-        return PrunedModelBuilder(coupling, mask, removed_blocks).build(coupling.program)
+    return PrunedModelBuilder(coupling, mask, removed_blocks).build(coupling.program)
 
 
 def check_callable(pruned_model: keras.Model, coupling: Coupling) -> None:
@@ -167,6 +166,7 @@ class PrunedModelBuilder:
                 indices[id(weight)] = tuple(np.zeros(0, np.int64) for _ in weight.shape)
         return indices
 
+    @skip_random_initializers()
     def build(self, program: Program) -> Any:
         """Build the pruned model of a program."""
         if isinstance(program.model, keras.Sequential):

@@ -126,6 +126,23 @@ def test_a_litert_file_of_open_sizes(two: Path, tmp_path: Path) -> None:
         )
 
 
+def test_a_copy_at_known_sizes_is_no_converted_file(tmp_path: Path) -> None:
+    """The file of 'net' in float32, and the copy of 'net.float32', had one path."""
+    import keras
+
+    inputs = keras.Input((None, None, 3))
+    for name, width in (("net", 4), ("wide", 64)):
+        x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(width, 3)(inputs))
+        keras.Model(inputs, keras.layers.Dense(2)(x)).save(tmp_path / f"{name}.keras")
+    keras.models.load_model(tmp_path / "wide.keras").export(tmp_path / "wide", verbose=False)
+    file = tmp_path / "net.float32.tflite"
+    convert_litert(str(tmp_path / "wide"), str(file), "float32", None)
+    result = bench([tmp_path / "net.keras", file], budget=0.5, input_shape=(8, 9, 3))
+    sizes = {row.model: row.size_bytes for row in result.timed}
+    # 27 weights of a filter, four bytes each
+    assert sizes["net.float32"] - sizes["net"] > 27 * (64 - 4) * 4
+
+
 @pytest.mark.slow
 def test_what_litert_refuses_is_skipped_with_its_reason(tmp_path: Path) -> None:
     """A loop that was saved for an open batch holds lists of open sizes."""

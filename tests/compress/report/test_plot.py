@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 from matplotlib.figure import Figure
 
-from compress.report.plot import cut_failures, get_metric_unit
+from compress.report.plot import (
+    cut_failures,
+    format_metric_axis,
+    get_metric_unit,
+    scale_cost_axis,
+)
 
 
 @pytest.mark.parametrize(
@@ -40,3 +45,14 @@ def test_a_metric_that_is_no_share_is_cut_in_its_own_unit() -> None:
     assert axes.get_ylim()[0] == pytest.approx(0.87)
     assert [item.get_text() for item in axes.texts] == ["2 below 0.87"]
     assert get_metric_unit("accuracy") == (100.0, " %")
+    assert format_metric_axis("test R2", "r2") == "test R2"
+    assert format_metric_axis("test accuracy", "accuracy") == "test accuracy in %"
+
+
+def test_costs_of_0_are_drawn_on_a_linear_axis() -> None:
+    """A model of pooling and activations has no MACs."""
+    axes = Figure().add_subplot()
+    scale_cost_axis(axes, [0.0, 10.0])
+    assert axes.get_xscale() == "linear"
+    scale_cost_axis(axes, [1.0, 1000.0])
+    assert axes.get_xscale() == "log"

@@ -190,8 +190,9 @@ class Coupling:
         group_of = np.full(self.unit_count, -1)
         prunable = np.flatnonzero(~self.frozen & (self._signature != 0))
         units_by_signature: dict[int, list[int]] = defaultdict(list)  # in the order of the model
-        for unit in prunable.tolist():
-            units_by_signature[self._signature[unit]].append(unit)
+        signatures = self._signature[prunable].tolist()
+        for unit, signature in zip(prunable.tolist(), signatures, strict=True):
+            units_by_signature[signature].append(unit)
         by_group = [np.array(units) for units in units_by_signature.values()]
         for index, units in enumerate(by_group):
             group_of[units] = index

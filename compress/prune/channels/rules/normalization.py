@@ -124,8 +124,8 @@ def propagate_activation(call: LayerCall) -> Slots:
 def propagate_relu(call: LayerCall) -> Slots:
     """Propagate slots through a ReLU; a threshold with a slope does not map 0 to 0."""
     x, layer = call.inputs[0], call.layer
-    shifted = getattr(layer, "threshold", 0) and layer.negative_slope
-    return call.passed(x, zero=x.zero and not shifted)
+    is_shifted = getattr(layer, "threshold", 0) and layer.negative_slope
+    return call.passed(x, zero=x.zero and not is_shifted)
 
 
 @layer_rule("PReLU")

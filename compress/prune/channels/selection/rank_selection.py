@@ -159,7 +159,10 @@ def _search_threshold(
         return allowed.round_totals(allowed.total - removed_counts)
 
     kept = bisect_left(
-        range(len(order)), True, 1, key=lambda kept: bool(compute_cost(count_totals(kept)) > target)
+        range(len(order)),
+        True,
+        lo=1,
+        key=lambda kept: bool(compute_cost(count_totals(kept)) > target),
     )
     return min(
         (count_totals(kept), count_totals(kept - 1)),
@@ -171,7 +174,7 @@ def _search_share(
     allowed: AllowedCounts, compute_cost: Callable[[Counts], Scores], target: float
 ) -> Counts:
     share = bisect_left(
-        range(2**30), True, 1,
+        range(2**30), True, lo=1,
         key=lambda part: bool(compute_cost(allocate_by_share(allowed, part / 2**30)) > target),
     ) / 2**30  # fmt: skip
     return min(
