@@ -22,6 +22,7 @@ from compress.report.file_selection import (
 )
 from compress.report.text_report import (
     build_outputs_table,
+    describe_file,
     describe_training,
     format_leakage_warnings,
     format_other_runtimes,
@@ -177,7 +178,7 @@ def _list_footnotes(report: Report, selection: FileSelection) -> list[str]:
     if shipped is not None:
         artifact = shipped.row.artifact
         if artifact.variant == "dense":
-            notes.append(f"{artifact.id} is the original model in {artifact.format}, not pruned")
+            notes.append(describe_file(report, shipped.row))
         else:
             records = (item for item in report.compressed if item.model == artifact.model)
             notes += [describe_training(report, record) for record in records]

@@ -69,6 +69,20 @@ def describe_effect(report: Report, model: str) -> str:
     return "; ".join(describe_file_effect(report, row) for row in new_rows)
 
 
+def describe_file(report: Report, row: Row) -> str:
+    """Return a sentence on a file: the effect of its compression, or that it is the original.
+
+    Args:
+        report: The report with the files.
+        row: The file.
+    """
+    if row.artifact.variant == "dense":
+        return f"{row.artifact.id} is the original model in {row.artifact.format}, not pruned"
+    if find_original(report, row) is None:
+        return f"the file that {row.artifact.id} is compared with is not in this report"
+    return describe_file_effect(report, row)
+
+
 def describe_file_effect(report: Report, row: Row) -> str:
     """Return the gain of a new file over the original, and that of the format alone.
 

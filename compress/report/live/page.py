@@ -16,6 +16,7 @@ from compress.report.live.charts import Chart, Points, build_file_points
 from compress.report.live.graphs import build_graph_chart
 from compress.report.markup import compute_digest, embed_json, read_scripts
 from compress.report.report_data import Report
+from compress.report.text_report import describe_file
 from compress.run.compressed_model import CompressedModel, Decisions, read_decisions, read_graphs
 from compress.run.directory import RunFolder
 
@@ -119,12 +120,18 @@ def build_cards(
     ship = RunFolder(report.folder).ship
     cards_by_model = {}
     for card in summaries:
-        files = [row.artifact for row in report.rows if row.artifact.model == card["model"]]
+        rows = [row for row in report.rows if row.artifact.model == card["model"]]
         decisions = read_decisions(RunFolder(report.folder).get_decisions_path(card["model"]))
         cards_by_model[card["model"]] = {
-            **{key: value for key, value in card.items() if key != "precisions"},
+            **{
+                key: value
+                for key, value in card.items()
+                if key not in ("precisions", "training", "verdict")
+            },
             "files": {
                 item.id: {
+                    "effect": f"{describe_file(report, row)}.",
+                    "training": "" if item.variant == "dense" else card["training"],
                     "path": item.file,
                     "ship": f"{ship.name}/{copy.name}" if copy.exists() else "",
                     "baseline": item.baseline,
@@ -134,7 +141,8 @@ def build_cards(
                     "panels": [*build_file_panels(decisions, item.id)],
                     "precisions": build_precision_table(item) if item.layers else None,
                 }
-                for item in files
+                for row in rows
+                for item in (row.artifact,)
                 for copy in (ship / PurePosixPath(item.file).name,)
             },
         }

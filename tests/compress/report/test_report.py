@@ -14,6 +14,7 @@ import pytest
 from compress.core.atomic_files import read_json, write_json
 from compress.measure import Latency, formatting
 from compress.plan import Plan
+from compress.report.live.page import build_cards
 from compress.report.text_report import describe_effect, describe_training
 from compress.run.compressed_model import Artifact, CompressedModel
 from search.plan import SearchPlan
@@ -77,7 +78,7 @@ def folder(tmp_path: Path) -> SearchFolder:
              "kept": [{"layer": "bn", "kind": "BatchNormalization", "reason": "not pruned"}],
              "sparsity": 0.8},
             3, 5, "paretune compress run/candidates/0001.keras", 12.0, "CPU X", ("a note",),
-            tuple(item.to_json() for item in files),
+            tuple(files),
         )
     )  # fmt: skip
     ratios = {files[0].id: 1.0, files[1].id: 2.0, files[2].id: 1.004, files[3].id: 2.0}
@@ -111,6 +112,19 @@ def test_json_and_csv_hold_the_figures(folder: SearchFolder) -> None:
     ]  # fmt: skip
     assert float(rows[-1]["latency_ms"]) == pytest.approx(0.25)
     assert rows[4]["reason"] == "too many MACs"
+
+
+def test_the_card_of_a_file_is_about_that_file(folder: SearchFolder) -> None:
+    cards = build_cards(load_report(folder.path), [{"model": "0001", "training": "longer"}])
+    files = cards["0001"]["files"]
+    original, pruned = files["0001.int8"], files["0001-p80.int8"]
+    assert original["effect"] == "0001.int8 is the original model in int8, not pruned."
+    assert original["training"] == ""
+    # 91 % of the float32 original, 89 % of this file; 0.91 - 0.90 would be the float32 file's
+    assert pruned["effect"].startswith("int8 ")
+    assert "-2.00 pp of test accuracy" in pruned["effect"]
+    assert "-1.00 pp" not in pruned["effect"]
+    assert pruned["training"] == "longer"
 
 
 class Page(HTMLParser):
