@@ -129,7 +129,7 @@ def test_each_output_has_a_row(rows: Any, tmp_path: Path) -> None:
     (before,) = (test for name, test in by_id.items() if name != small.outcome.chosen)
     for name in ("a", "b"):
         changes = [
-            f"{metric} {before[f'{name}.{metric}']:.4g} -> {after[f'{name}.{metric}']:.4g}"
+            f"{metric.upper()} {before[f'{name}.{metric}']:.4g} -> {after[f'{name}.{metric}']:.4g}"
             for metric in ("r2", "mae")
         ]
         row = next(line for line in text.splitlines() if line.startswith(f"{name}: "))
