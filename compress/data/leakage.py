@@ -12,13 +12,12 @@ import numpy.typing as npt
 
 from compress.core.arrays import count_examples, list_arrays
 from compress.core.errors import InputError
-from compress.data.example_hashing import RowSketch, as_rows, is_among, is_identity
+from compress.data.example_hashing import is_among
 
 if TYPE_CHECKING:
     from compress.data.dataset import Dataset
 
 Keys = npt.NDArray[np.uint64]
-Mask = npt.NDArray[np.bool_]
 LEAK_TOLERANCE = 0.01
 """Largest share of leaked examples in a part that is tolerated.
 
@@ -52,13 +51,13 @@ class Overlap:
         return self.count > self.allowed
 
 
-def is_unique(keys: Keys) -> Mask:
+def is_unique(keys: Keys) -> npt.NDArray[np.bool_]:
     """Return a mask of the examples that occur once, (n,)."""
     _, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
     return np.asarray(counts[inverse] == 1)
 
 
-def compare_parts(part: Keys, other: Keys, rescaled: Mask | None = None) -> Overlap:
+def compare_parts(part: Keys, other: Keys) -> Overlap:
     """Count the examples of a part that also occur in another part.
 
     If a data set with natural duplicates is split at random, duplicates are as frequent within its
@@ -69,11 +68,9 @@ def compare_parts(part: Keys, other: Keys, rescaled: Mask | None = None) -> Over
     Args:
         part: Hashes of the evaluation part, at least one.
         other: Hashes of the other part, at least one.
-        rescaled: Mask of the examples of the part that occur in the other part in another scale.
     """
     unique = is_unique(part)
-    shared = is_among(part, other)
-    shared_count = int((unique & (shared if rescaled is None else shared | rescaled)).sum())
+    shared_count = int((unique & is_among(part, other)).sum())
     other_rate = min(1.0, _estimate_max_duplicates(other) / len(other))
     # rare duplicates scale with the number of examples; frequent ones saturate
     duplicate_rate, ratio = (
@@ -95,9 +92,7 @@ def _estimate_max_duplicates(keys: Keys) -> float:
     return duplicates + 3 * math.sqrt(2 * duplicates) + 6
 
 
-def compare_with_training(
-    data: Dataset, part: str, trained_keys: Keys, rescaled: Mask | None = None, chance: float = 0.0
-) -> Overlap:
+def compare_with_training(data: Dataset, part: str, trained_keys: Keys) -> Overlap:
     """Count the examples of a part that a model was trained on.
 
     Only examples that occur once in all of the data are counted. Tables with few different rows,
@@ -108,27 +103,20 @@ def compare_with_training(
         data: The evaluation data, with all parts.
         part: "val" or "test".
         trained_keys: Hashes of the training examples of the model, without duplicates.
-        rescaled: Mask of the examples of the part that the model was trained on in another scale.
-        chance: Probability that two different examples are considered equal in another scale.
     """
     keys = data.keys
     pool = np.concatenate([keys["train"], keys["val"], keys["test"]])
     start = len(keys["train"]) + (len(keys["val"]) if part == "test" else 0)
     unique = is_unique(pool)[start : start + len(keys[part])]
-    shared = is_among(keys[part], trained_keys)
-    if rescaled is None or rescaled.sum() <= shared.sum():
-        chance = 0.0
-    else:
-        shared = shared | rescaled
-    shared_count, allowed = int((unique & shared).sum()), LEAK_TOLERANCE * unique.sum()
+    shared_count = int((unique & is_among(keys[part], trained_keys)).sum())
+    allowed = LEAK_TOLERANCE * unique.sum()
     if shared_count > allowed:
         # trained_keys have no duplicates, so compare with the unique examples of the data
         by_count = (
             _estimate_max_duplicates(pool) / len(pool) * len(trained_keys) / len(np.unique(pool))
         )
         by_value = len(trained_keys) * estimate_collision_probability(data.train.x)
-        by_chance = max(min(by_count, by_value), len(trained_keys) * chance)
-        expected = unique.sum() * min(1.0, by_chance)
+        expected = unique.sum() * min(1.0, by_count, by_value)
         allowed = max(allowed, expected + 3 * math.sqrt(expected))
     return Overlap(shared_count, int(unique.sum()), float(allowed))
 
@@ -199,10 +187,6 @@ def _iter_duplicate_notes(data: Dataset, provided_parts: Collection[str]) -> Ite
         _check_groups(data, part, other)
         keys, others = data.keys[part], data.keys[other]
         overlap = compare_parts(keys, others)
-        rescaled = None
-        if not overlap.is_leak:
-            rescaled = _match_rescaled_rows(data, part, other)
-            overlap = compare_parts(keys, others, rescaled)
         name, other_name = _PART_NAMES[part], _PART_NAMES[other]
         is_provided = part in provided_parts or (
             (part, other) == ("test", "val") and other in provided_parts
@@ -215,34 +199,12 @@ def _iter_duplicate_notes(data: Dataset, provided_parts: Collection[str]) -> Ite
                 f"duplicates explain {int(overlap.allowed):,}. Remove them from one of the two, or "
                 "give all examples in one part: others are split off from it."
             )
-        is_copy = is_among(keys, others)
-        copies = int((is_copy if rescaled is None else is_copy | rescaled).sum())
+        copies = int(is_among(keys, others).sum())
         if copies and other == "train":
             yield (
                 f"{copies:,} of the {len(keys):,} {name} examples are in the {other_name} part too "
                 "(duplicates): figures flatter a model that remembers them"
             )
-
-
-def _match_rescaled_rows(data: Dataset, part: str, other: str) -> Mask | None:
-    """Return a mask of table rows that occur in another part in another scale, or None.
-
-    None means that the parts are no tables, have one scale, or cannot be compared reliably.
-
-    Parts that were standardized separately have no values in common.
-    """
-    rows, others = as_rows(data.split(part).x), as_rows(data.split(other).x)
-    if rows is None or others is None:
-        return None
-    # search for the smaller part in the larger one, which may contain most of it
-    sketch = RowSketch.from_rows(rows)
-    scale = sketch.find_scale(others)
-    if scale is None or is_identity(scale, sketch):
-        return None
-    if sketch.estimate_collision_probability() * len(others[0]) > LEAK_TOLERANCE:
-        return None
-    part_hashes, other_hashes = sketch.hash_rows(rows), sketch.hash_rows(others, scale)
-    return is_among(part_hashes[0], other_hashes[0]) | is_among(part_hashes[1], other_hashes[1])
 
 
 def _check_groups(data: Dataset, part: str, other: str) -> None:

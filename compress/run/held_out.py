@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,8 +9,8 @@ import numpy as np
 
 from compress.core.errors import InputError
 from compress.data import Dataset
-from compress.data.example_hashing import RowMatcher, is_among
-from compress.data.leakage import Mask, compare_with_training
+from compress.data.example_hashing import is_among
+from compress.data.leakage import compare_with_training
 from compress.run.directory import RunFolder
 from compress.run.origin import EXAMPLE_KINDS, Origin, find_origin
 
@@ -63,9 +62,8 @@ def check_held_out(path: Path, data: Dataset, model_name: str) -> EvaluationNote
             else EvaluationNotes()
         )
     notes: list[str] = []
-    rescaled, chance = _match_known_rows(origin.read_row_matchers(origin.trained_kinds), data)
     for part, name in (("test", "test"), ("val", "validation")):
-        overlap = compare_with_training(data, part, trained_keys, rescaled.get(part), chance)
+        overlap = compare_with_training(data, part, trained_keys)
         if overlap.is_leak and part == "val" and is_on_validation:
             return EvaluationNotes(True, (*notes, _note_validation(model_name)))
         if overlap.is_leak:
@@ -105,8 +103,7 @@ def check_choices(folder: RunFolder, data: Dataset, choices_name: str) -> None:
         _check_fingerprint(origin, data, choices_name)
         return
     used_keys = np.unique(np.concatenate([stored[name] for name in EXAMPLE_KINDS]))
-    rescaled, chance = _match_known_rows(origin.read_row_matchers(), data)
-    overlap = compare_with_training(data, "test", used_keys, rescaled.get("test"), chance)
+    overlap = compare_with_training(data, "test", used_keys)
     if overlap.is_leak:
         raise _build_refusal(
             origin,
@@ -114,20 +111,6 @@ def check_choices(folder: RunFolder, data: Dataset, choices_name: str) -> None:
             f"{overlap.count:,} of the {overlap.unique_count:,} test examples that occur "
             "once in the data are among those that it has trained on or chosen by",
         )
-
-
-def _match_known_rows(
-    matchers: Sequence[RowMatcher], data: Dataset
-) -> tuple[dict[str, Mask], float]:
-    """Return masks by part of known rows in another scale, and the probability of a false match."""
-    parts = {name: data.split(name).x for name in ("train", "val", "test") if len(data.split(name))}
-    masks: dict[str, Mask] = {}
-    chance = 0.0
-    for matcher in matchers:
-        for name, mask in matcher.match(parts).items():
-            masks[name] = masks[name] | mask if name in masks else mask
-            chance = max(chance, matcher.sketch.estimate_collision_probability())
-    return masks, chance
 
 
 def check_scaling(path: Path, data: Dataset, model_name: str) -> tuple[str, ...]:

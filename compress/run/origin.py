@@ -18,20 +18,18 @@ from compress.core.arrays import open_npz
 from compress.core.atomic_files import list_complete_files, read_json, replace_file, write_json
 from compress.core.errors import InputError
 from compress.data import Dataset, Preprocessing
-from compress.data.example_hashing import RowMatcher, RowSketch, as_rows, is_among
+from compress.data.example_hashing import is_among
 from compress.data.leakage import LEAK_TOLERANCE, Keys
 from compress.data.parts import SPLITS
 from compress.plan import DataOptions
 from compress.run.directory import LOG, RunFolder
 
 EXAMPLE_KINDS = ("train", "val", "before", "taught")
-SKETCH_FIELDS = ("rows", "centre", "spread", "low", "high")
-"""Fields of the row sketches in `examples.npz`.
+"""Arrays of hashes in `examples.npz`.
 
-The file holds keys by `EXAMPLE_KINDS`: examples of the run's parts, examples that its initial
-models were trained on ("before"), and examples that the teachers of its compressed models were
-trained on ("taught"). For tables it also has sketches and hashes, which recognize training rows
-under other scales of the columns (missing in older records).
+They are of examples of the run's parts, examples that its initial models were trained on
+("before"), and examples that the teachers of its compressed models were trained on ("taught").
+Older records of tables have more arrays, which are ignored.
 """
 
 
@@ -102,18 +100,13 @@ class Origin:
         stored = self.read_examples()
         if stored is None:
             return None
-        return np.unique(np.concatenate([stored[part] for part in self.trained_kinds]))
-
-    @property
-    def trained_kinds(self) -> list[str]:
-        """The `EXAMPLE_KINDS` that the model was trained on."""
-        teacher_kinds = ["taught"] if self._is_compressed else []
-        return [
+        kinds = [
             "train",
             "before",
-            *teacher_kinds,
+            *(["taught"] if self._is_compressed else []),
             *(["val"] if self._is_final_on_validation else []),
         ]
+        return np.unique(np.concatenate([stored[kind] for kind in kinds]))
 
     def has_trained_on_validation(self) -> bool:
         """Return whether the model was trained on the run's own validation part.
@@ -126,32 +119,6 @@ class Origin:
             return self._is_final_on_validation
         val_only = stored["val"][~is_among(stored["val"], stored["train"])]
         return bool(is_among(val_only, trained_keys).sum() > LEAK_TOLERANCE * len(stored["val"]))
-
-    def read_row_matchers(self, kinds: Sequence[str] = EXAMPLE_KINDS) -> list[RowMatcher]:
-        """Return matchers for the table rows that the run used.
-
-        Args:
-            kinds: Requested kinds among `EXAMPLE_KINDS`.
-
-        Raises:
-            InputError: The record cannot be read.
-        """
-        if not self.folder.examples.is_file():
-            return []
-        with open_npz(self.folder.examples) as archive:
-            # names of arrays by table: "train/0/rows", "before/0/rows", ...
-            tables = [name.removesuffix("/keys") for name in archive.names if "/keys" in name]
-            selected = [table for table in tables if table.partition("/")[0] in kinds]
-            stored = archive.read_arrays(
-                f"{table}/{name}" for table in selected for name in (*SKETCH_FIELDS, "keys")
-            )
-        return [
-            RowMatcher(
-                RowSketch(**{name: stored[f"{table}/{name}"] for name in SKETCH_FIELDS}),
-                stored[f"{table}/keys"],
-            )
-            for table in selected
-        ]
 
     def read_examples(self) -> dict[str, Keys] | None:
         """Return the content of examples.npz; None if the run has none.
@@ -301,14 +268,13 @@ def write_examples(
         teachers: Files of teachers from outside the run.
     """
     with replace_file(folder.examples) as temporary:
-        record: dict[str, Any] = {
-            "train": np.unique(data.keys["train"]),
-            "val": np.unique(data.keys["val"]),
-            "before": collect_trained_keys(initial_models),
-            "taught": collect_trained_keys(teachers),
-            **_build_row_record(data, initial_models, teachers),
-        }
-        np.savez(temporary, **record)
+        np.savez(
+            temporary,
+            train=np.unique(data.keys["train"]),
+            val=np.unique(data.keys["val"]),
+            before=collect_trained_keys(initial_models),
+            taught=collect_trained_keys(teachers),
+        )
 
 
 def collect_trained_keys(paths: Sequence[Path]) -> Keys:
@@ -320,30 +286,3 @@ def collect_trained_keys(paths: Sequence[Path]) -> Keys:
         if trained_keys is not None:
             keys.append(trained_keys)
     return np.unique(np.concatenate(keys))
-
-
-def _build_row_record(
-    data: Dataset, initial_models: Sequence[Path], teachers: Sequence[Path]
-) -> dict[str, Any]:
-    """Return sketches that recognize rows of tables in other scales; {} without tables."""
-    kinds: dict[str, list[RowMatcher]] = {"train": [], "val": []}
-    train = as_rows(data.train.x)
-    if train is not None:
-        sketch = RowSketch.from_rows(train)
-        for part in kinds:
-            rows = as_rows(data.split(part).x)
-            assert rows is not None, "parts have one shape"
-            kinds[part].append(RowMatcher(sketch, sketch.hash_rows(rows)))
-    for kind, paths in (("before", initial_models), ("taught", teachers)):
-        origins = [origin for path in paths if (origin := find_origin(path)) is not None]
-        kinds[kind] = [
-            matcher
-            for origin in origins
-            for matcher in origin.read_row_matchers(origin.trained_kinds)
-        ]
-    return {
-        f"{kind}/{index}/{name}": matcher.keys if name == "keys" else getattr(matcher.sketch, name)
-        for kind, tables in kinds.items()
-        for index, matcher in enumerate(tables)
-        for name in (*SKETCH_FIELDS, "keys")
-    }

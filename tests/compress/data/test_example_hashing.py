@@ -1,4 +1,4 @@
-"""Examples are known again in another scale; different ones are not taken for each other."""
+"""Images are known again in another scale; different examples are not taken for each other."""
 
 from __future__ import annotations
 
@@ -52,6 +52,17 @@ def test_rows_of_a_table_are_known_by_their_values() -> None:
     assert len(np.unique(keys)) == 4
     assert keys[3] == keys[4]
     np.testing.assert_array_equal(hash_examples(rows.astype(np.int32)), keys)
+    # what float32 cannot tell apart is one row
+    np.testing.assert_array_equal(hash_examples(rows * (1 + 1e-9)), keys)
+
+
+@pytest.mark.parametrize(("positions", "is_known"), [(63, False), (64, True)])
+def test_sequences_of_64_positions_keep_their_keys_in_another_scale(
+    positions: int, is_known: bool
+) -> None:
+    sequences = np.random.default_rng(0).integers(0, 256, (20, positions, 2))
+    keys, others = hash_examples(sequences), hash_examples(sequences / 127.5 - 1)
+    assert (keys == others).tolist() == [is_known] * 20
 
 
 def test_images_of_one_colour_are_told_apart() -> None:

@@ -243,45 +243,51 @@ def test_rows_of_few_values_are_equal_by_chance(tmp_path: Path) -> None:
     assert not judged.is_trained_on_validation
 
 
-@pytest.mark.parametrize("scaled", ["standardized", "min-max", "no overlap"])
-@pytest.mark.parametrize("shape", [(20,), (12, 3)])
-def test_tables_and_sequences_are_recognized_in_another_scale(
-    scaled: str, shape: tuple[int, ...], tmp_path: Path
-) -> None:
-    """A run learned raw rows; others, each column in another scale, must not be tested on."""
-    random = np.random.default_rng(0)
-    rows = random.normal(size=(3000, *shape)) * random.uniform(1, 50, shape[-1]) + 100
-    parts = np.split(np.arange(1000), [600, 700])
-    folder = run_of(tmp_path / "run", table(rows, np.arange(3000) % 2, tuple(parts)))
-    places = np.r_[
-        np.arange(2000, 2600), np.arange(1000, 1100), np.arange(290), np.arange(1200, 1610)
-    ]
-    if scaled == "no overlap":
-        places = np.arange(1100, 2500)
-    pool = rows[places]
-    axes = tuple(range(pool.ndim - 1))
-    if scaled == "min-max":
-        pool = (pool - pool.min(axes)) / (pool.max(axes) - pool.min(axes))
-    else:
-        pool = (pool - pool[:600].mean(axes)) / pool[:600].std(axes)
-    other = table(pool, np.arange(1400) % 2, tuple(np.split(np.arange(1400), [600, 700])))
-    model = folder.get_model_path("0003")
-    if scaled == "no overlap":
-        assert check_held_out(model, other, "Model 'm'") == EvaluationNotes()
-        return
-    with pytest.raises(InputError, match=r"(29\d|28\d) of the 700 test examples that occur once"):
-        check_held_out(model, other, "Model 'm'")
-    # a model that was made of this one on other data has learned them too
-    stranger = table(random.normal(size=(1000, *shape)), np.arange(1000) % 2, tuple(parts))
-    second = run_of(tmp_path / "second", stranger)
-    write_examples(second, stranger, [model])
-    with pytest.raises(InputError, match=r"(29\d|28\d) of the 700 test examples that occur once"):
-        check_held_out(second.get_model_path("0003"), other, "Model 'm'")
-    # a record of before does not tell: it is read as it was
+def test_rows_of_a_table_are_known_under_any_normalize(tmp_path: Path) -> None:
+    """Hashes are of the values in the file; a file of scaled values holds other examples."""
+    rows = np.random.default_rng(0).normal(100, 20, (400, 5)).astype(np.float32)
+    content = np.c_[rows, np.arange(400) % 2]
+    raw, scaled = tmp_path / "raw.csv", tmp_path / "scaled.csv"
+    np.savetxt(raw, content, "%.9g", ",", header="a,b,c,d,e,label", comments="")
+    content[:, :5] = (rows - rows.mean(0)) / rows.std(0)
+    np.savetxt(scaled, content, "%.9g", ",", header="a,b,c,d,e,label", comments="")
+    learned = load_data(str(raw))
+    model = run_of(tmp_path / "run", learned).get_model_path("0003")
+    for normalize in ("standardize", "none"):
+        again = load_data(str(raw), normalize=normalize)
+        assert check_held_out(model, again, "Model 'm'") == EvaluationNotes()
+        other = load_data(str(raw), seed=1, normalize=normalize)
+        count = common(other.test.x, learned.train.x)
+        with pytest.raises(InputError, match=f"{count} of the {len(other.test)} test examples"):
+            check_held_out(model, other, "Model 'm'")
+    stranger = load_data(str(scaled), seed=1)
+    assert check_held_out(model, stranger, "Model 'm'") == EvaluationNotes()
+
+
+def test_records_that_kept_rows_of_tables_are_read(blobs: Dataset, tmp_path: Path) -> None:
+    """Earlier records have arrays by which rows were searched for in other scales."""
+    folder = run_of(tmp_path / "run", blobs)
     with np.load(folder.examples) as stored:
-        old = {name: stored[name] for name in ("train", "val", "before", "taught")}
-    np.savez(folder.examples, **old)
-    assert check_held_out(model, other, "Model 'm'") == EvaluationNotes()
+        arrays = dict(stored)
+    sketch: dict[str, Any] = {
+        "rows": blobs.train.x,
+        **dict.fromkeys(("centre", "spread", "low", "high"), np.zeros(4)),
+        "keys": np.zeros((2, 240), np.uint64),
+    }
+    for kind in ("train", "val", "before"):
+        arrays |= {f"{kind}/0/{name}": values for name, values in sketch.items()}
+    np.savez(folder.examples, **arrays)
+    model = folder.get_model_path("0003")
+    assert check_held_out(model, blobs, "Model 'm'") == EvaluationNotes()
+    check_choices(folder, blobs, "Warm start 'r'")
+    leaky = replace(blobs, train=blobs.test, test=blobs.train)
+    second = run_of(tmp_path / "second", leaky)
+    write_examples(second, leaky, [model])
+    for file in (model, second.get_model_path("0003")):
+        with pytest.raises(InputError, match="240 of the 240 test examples that occur once"):
+            check_held_out(file, leaky, "Model 'm'")
+    with np.load(second.examples) as stored:
+        assert sorted(stored) == ["before", "taught", "train", "val"]
 
 
 def test_choices_are_tested_on_what_did_not_make_them(
