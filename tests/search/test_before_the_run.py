@@ -181,7 +181,7 @@ def test_a_worker_compresses_with_what_fits(blobs: Dataset, cpu: Device, tmp_pat
     worker.folder, worker.plan, worker.data, worker.device = folder, plan, blobs, cpu
     worker._out = open(tmp_path / "messages", "w")  # noqa: SIM115 - closed below
     try:
-        job = {"teachers": [], "val_learnt": False, "told": [], "command": "as asked"}
+        job = {"teachers": [], "told": [], "command": "as asked"}
         job |= {"file": str(folder.get_model_path("0000"))}
         done = worker._compress_model({"name": "0000", **job})
     finally:
@@ -294,7 +294,7 @@ def test_a_worker_loads_its_teachers_once_and_a_plan_makes_its_space_once(
     worker.folder, worker.plan, worker.data, worker.device = folder, plan, blobs, cpu
     worker._out = open(tmp_path / "messages", "w")  # noqa: SIM115 - closed below
     best = folder.get_model_path("0000")
-    job = {"teachers": [str(best)], "val_learnt": False, "told": [], "command": "as asked"}
+    job = {"teachers": [str(best)], "told": [], "command": "as asked"}
     try:
         done = [worker._compress_model({"name": name, **job}) for name in ("0000", "0001")]
     finally:
