@@ -35,7 +35,6 @@ from compress.shrinking.job_runner import (
     check_augment_and_weights,
     check_environment,
     open_logs,
-    refuse_trained_validation,
     resolve_task,
 )
 from compress.shrinking.ship import ship_selected_file
@@ -59,7 +58,6 @@ from search.study.checks import (
 from search.study.costs import find_timed_space, measure_parts
 from search.study.directory import SearchFolder
 from search.study.events import create_log_sources, upload_artifacts
-from search.study.recovery import is_untried, remove_study
 from search.study.storage import open_storage
 from search.study.warm_start import find_sources, read_replayed
 
@@ -212,9 +210,7 @@ def _run(
             with folder.drop_if_refused():
                 restored_plan = restore_plan(plan, folder)
                 if plan.out is None and folder.plan_path.exists():
-                    folder.check_claim(
-                        command, restored_plan, is_untried=partial(is_untried, folder)
-                    )
+                    folder.check_claim(command, restored_plan)
                 return _execute_plan(
                     restored_plan, folder, command, display or Display(), dataset_arguments
                 )
@@ -312,8 +308,6 @@ def _execute_plan(
             f"{', '.join(data.task.qualities)}. Received: {metric}."
         )
     provenance = check_data_leakage(plan, data, space)
-    if plan.goal.is_given:
-        refuse_trained_validation(provenance.trained_on_validation)
     check_augment_and_weights(plan, data)
     teachers = load_teachers(plan.distill.teacher.files, data, plan)
     if command == "run":
@@ -324,11 +318,10 @@ def _execute_plan(
         plan = fit_training(plan, data, workers.count, threads)
     commands = _format_commands(plan, command, folder, threads)
     facts = {"data": data.fingerprint(), **space.facts()}
-    is_blank = partial(is_untried, folder)
-    folder.check_claim(command, plan, facts, is_blank)
+    folder.check_claim(command, plan, facts)
     if plan.search.storage:
         open_storage(plan.search.storage, "storage")
-    folder.claim(command, plan, facts, commands, is_blank, partial(remove_study, folder))
+    folder.claim(command, plan, facts, commands)
     logs = open_logs(plan, folder, create_log_sources(folder))
     with convert_faults(), folder.hold_lock(), folder.log_to_file(), logs:
         write_data_record(folder, data)

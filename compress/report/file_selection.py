@@ -107,9 +107,8 @@ def select_files(report: Report) -> FileSelection:
 
     The validation metric of the file itself is used. Records of older versions lack it; for them it
     is the metric of the Keras model, for formats that compute the same. Files that `can_ship`
-    excludes are selected only if it excludes all. Nothing is selected if there are no files, if
-    models were trained on validation data or if no validation metric is recorded: test data are
-    never used.
+    excludes are selected only if it excludes all. Nothing is selected if there are no files or if
+    no validation metric is recorded: test data are never used.
 
     Args:
         report: The report with the files.
@@ -117,12 +116,6 @@ def select_files(report: Report) -> FileSelection:
     metric = report.main
     if not report.rows:
         return FileSelection(metric, reason="there are no exported files")
-    if report.validation_learnt:
-        return FileSelection(
-            metric,
-            reason="the models were trained on the validation part, and test data never choose a "
-            "file",
-        )
     source, values = _collect_values(report, metric)
     if not values:
         return FileSelection(

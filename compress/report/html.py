@@ -43,8 +43,6 @@ from compress.report.text_report import (
     describe_metrics,
     describe_speedup,
     describe_training,
-    format_leakage_warning,
-    format_leakage_warnings,
     format_other_runtimes,
 )
 from compress.run.compressed_model import CompressedModel
@@ -156,7 +154,7 @@ def _build_head(report: Report) -> dict[str, Any]:
         f"{' and '.join(evaluated_on_test)} once.",
         "verdict": list_verdict_lines(report, selection) if report.rows else [],
         "fields": list_fields(report, selection.to_ship) if report.rows else (),
-        "warnings": [*format_agreement_warnings(report), *format_leakage_warnings(report)],
+        "warnings": format_agreement_warnings(report),
         "tiles": [
             (split_interval(figure), label)
             for figure, label in (
@@ -295,7 +293,6 @@ def _build_card(report: Report, record: CompressedModel) -> dict[str, Any]:
         "model": record.model,
         "verdict": f"{describe_effect(report, record.model)}.",
         "training": describe_training(report, record),
-        "warning": format_leakage_warning(record) if record.val_learnt else "",
         "choices": [item.choices for item in details if item.choices],
         "finetuning": f"{repairs}{tuning_text}{record.seconds:.0f} s in all on {record.device}; "
         f"validation {report.main} "

@@ -95,13 +95,6 @@ class Report(DisplayableResult):
         """Kind of task."""
         return str(self.data.get("task", "multiclass"))
 
-    @property
-    def validation_learnt(self) -> bool:
-        """Whether models were trained on validation data, which then selects nothing."""
-        return any(item.validation_learnt for item in self.sections) or any(
-            record.val_learnt for record in self.compressed
-        )
-
     def tested(self, row: Row) -> int | None:
         """Return the number of test examples of a file's metrics; None if not recorded.
 
@@ -219,8 +212,6 @@ class Section:
 
     Attributes:
         front: Names of the Pareto-optimal models, in order: their files are marked.
-        validation_learnt: Whether models were trained on validation data, which then selects
-            nothing.
         evaluated_on_test: Models other than exported files that used test data ("final trainings").
         devices: Devices on which models were trained.
         shipped_id: Id of the file that a goal selected.
@@ -232,7 +223,6 @@ class Section:
     """
 
     front: tuple[str, ...] = ()
-    validation_learnt: bool = False
     evaluated_on_test: str = ""
     devices: tuple[str, ...] = ()
     shipped_id: str = ""
@@ -245,10 +235,6 @@ class Section:
     def describe_model(self, model: str) -> ModelDetails:
         """Return the section's details of a compressed model."""
         return ModelDetails()
-
-    def list_warnings(self) -> list[str]:
-        """Return warnings as sentences."""
-        return []
 
     def to_json(self) -> dict[str, Any]:
         """Return additional keys of report.json."""

@@ -24,7 +24,6 @@ from compress.report.text_report import (
     build_outputs_table,
     describe_file,
     describe_training,
-    format_leakage_warnings,
     format_other_runtimes,
     format_test_metric,
 )
@@ -56,7 +55,7 @@ def build_result_screen(report: Report) -> Summary:
         ),
         tuple(_list_footnotes(report, selection)),
         "files",
-        (*format_agreement_warnings(report), *format_leakage_warnings(report)),
+        tuple(format_agreement_warnings(report)),
         fields=list_fields(report, shipped),
     )
 

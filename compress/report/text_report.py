@@ -213,22 +213,6 @@ def describe_metrics(report: Report) -> str:
     return f"{text}; in brackets {interval_text}."
 
 
-def format_leakage_warnings(report: Report) -> list[str]:
-    """Return warnings about models that were trained on validation data."""
-    lines = [text for section in report.sections for text in section.list_warnings()]
-    return lines + [
-        format_leakage_warning(record) for record in report.compressed if record.val_learnt
-    ]
-
-
-def format_leakage_warning(record: CompressedModel) -> str:
-    """Return the warning that a model or its teacher was trained on validation data."""
-    return (
-        f"{record.model}: the model or its teacher was trained on the validation part. It selected "
-        "nothing (the last epoch was kept), and its figures are too good."
-    )
-
-
 def format_other_runtimes(report: Report, file: str = "") -> list[str]:
     """Return a line per file of each further runtime, or the reason that it was skipped.
 

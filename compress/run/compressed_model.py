@@ -206,8 +206,6 @@ class CompressedModel(Record):
         channels: Channel pruning report; None if no channels were removed.
         compressed: Name of the compressed model in files, which encodes the compression:
             "0005-c0_5x-p80"; empty in records of older versions, see `compressed_name`.
-        val_learnt: Whether model or teacher were trained on the validation part. Then it selected
-            nothing, the last epoch was kept, and `val` is not meaningful.
         finetuned: Number of epochs of all fine-tunings; None in records of older versions.
         dense_epochs: Number of epochs that the original model was trained for; None: unknown.
         dense_begun: Whether that training started from trained weights.
@@ -230,7 +228,6 @@ class CompressedModel(Record):
     artifacts: tuple[Artifact, ...]
     channels: dict[str, Any] | None = field(default=None, metadata={"shape": _Channels | None})
     compressed: str = ""
-    val_learnt: bool = False
     finetuned: int | None = None
     dense_epochs: int | None = None
     dense_begun: bool = False

@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar, TypedDict, TypeVar
@@ -27,7 +27,7 @@ from compress.plan import Plan
 from compress.plan.fields import from_nested, list_forbidden_changes, to_nested
 from compress.plugins import MAIN_RUNTIME, RUNTIMES
 from compress.run.compressed_model import CompressedModel, read_compressed_model
-from compress.run.records import FORMAT, PlanRecord
+from compress.run.records import FORMAT, PlanRecord, drop_validation_keys
 
 LOG = logging.getLogger("paretune")
 ResultT = TypeVar("ResultT")
@@ -166,70 +166,48 @@ class RunFolder:
         plan: Plan,
         facts: dict[str, Any] | None = None,
         shown: dict[str, str] | None = None,
-        is_untried: Callable[[], bool] | None = None,
-        forget: Callable[[], None] | None = None,
     ) -> None:
         """Claim the folder for a plan, or resume the plan that already owns it.
-
-        A folder whose plan has not started any work is taken over by the new plan.
 
         Args:
             command: Name of the command ("compress").
             plan: The plan; fields marked extendable may differ from the stored one.
             facts: Further values that must match (for example the data's fingerprint).
             shown: Commands that the report shows.
-            is_untried: See `check_claim`.
-            forget: Function that removes the external queue entries of a plan that is replaced.
 
         Raises:
-            InputError: The folder is not writable, holds other files, is in use, or belongs to
-                another plan.
+            InputError: The folder is not writable, holds other files, or belongs to another plan.
         """
-        is_corrected = self.check_claim(command, plan, facts, is_untried)
-        # the other process may be about to start work
-        with self.hold_lock(OtherRunError) if is_corrected else nullcontext():
-            if is_corrected and forget is not None:
-                forget()
-            self.check_usable()
-            ensure_writable_folder(self.path)
-            for folder in self._folders:
-                folder.mkdir(exist_ok=True)
-            record = {
-                "format": FORMAT,
-                "command": command,
-                "facts": facts or {},
-                "shown": shown or {},
-                "plan": to_nested(plan),
-                "versions": {package: metadata.version(package) for package in self.PACKAGES},
-            }
-            write_json(self.plan_path, record)
-            self._is_claimed = True
+        self.check_claim(command, plan, facts)
+        self.check_usable()
+        ensure_writable_folder(self.path)
+        for folder in self._folders:
+            folder.mkdir(exist_ok=True)
+        record = {
+            "format": FORMAT,
+            "command": command,
+            "facts": facts or {},
+            "shown": shown or {},
+            "plan": to_nested(plan),
+            "versions": {package: metadata.version(package) for package in self.PACKAGES},
+        }
+        write_json(self.plan_path, record)
+        self._is_claimed = True
 
-    def check_claim(
-        self,
-        command: str,
-        plan: Plan,
-        facts: dict[str, Any] | None = None,
-        is_untried: Callable[[], bool] | None = None,
-    ) -> bool:
+    def check_claim(self, command: str, plan: Plan, facts: dict[str, Any] | None = None) -> None:
         """Check whether a plan may claim the folder, without writing anything.
 
         Args:
             command: See `claim`.
             plan: See `claim`.
             facts: See `claim`.
-            is_untried: Function for a folder without results that returns whether its other files
-                show no started work; None: true if it has no other files.
-
-        Returns:
-            Whether the folder belongs to another plan without started work, which may be replaced.
 
         Raises:
             InputError: The folder holds other files, or belongs to another plan.
         """
         if not self.plan_path.exists():
             self.check_usable()
-            return False
+            return
         stored = self.read_plan_record()
         if stored["command"] == command:
             differences = list_forbidden_changes(from_nested(type(plan), stored["plan"]), plan)
@@ -240,14 +218,11 @@ class RunFolder:
             for name, value in (facts or {}).items()
             if stored["facts"].get(name) != value
         ]
-        if not differences:
-            return False
-        if not self._has_work(*self._folders) and (is_untried or self._has_only_claim)():
-            return True
-        raise OtherRunError(
-            f"Output folder '{self.path}' belongs to another run: "
-            f"{'; '.join(differences)}. Choose another output folder."
-        )
+        if differences:
+            raise OtherRunError(
+                f"Output folder '{self.path}' belongs to another run: "
+                f"{'; '.join(differences)}. Choose another output folder."
+            )
 
     @contextmanager
     def drop_if_refused(self) -> Iterator[None]:
@@ -259,14 +234,17 @@ class RunFolder:
         try:
             yield
         except InputError:
-            # keep results of training or repair
-            if self._is_claimed and not self._has_work(self.models, self.final, self.compressed):
+            if self._is_claimed and not self._has_work:
                 self._drop_content(new_folders)
             raise
 
-    def _has_work(self, *folders: Path) -> bool:
-        """Return whether any of these folders has files, or a compression can be resumed."""
-        has_results = any(folder.is_dir() and any(folder.iterdir()) for folder in folders)
+    @property
+    def _has_work(self) -> bool:
+        """Whether there are results of training or repair, or a compression can be resumed."""
+        has_results = any(
+            folder.is_dir() and any(folder.iterdir())
+            for folder in (self.models, self.final, self.compressed)
+        )
         return has_results or (self.path / "unfinished").exists()
 
     def _drop_content(self, new_folders: list[Path]) -> None:
@@ -278,14 +256,6 @@ class RunFolder:
         for folder in new_folders:
             with suppress(OSError):  # the folder is not empty
                 folder.rmdir()
-
-    def _has_only_claim(self) -> bool:
-        """Return whether the folder has only files written by a claim and right after it."""
-        claim_files = {self.plan_path, self.data, self.examples, self.log, self.lock}
-        return all(
-            path in claim_files or path.is_dir() or path.name.startswith(".")
-            for path in self.path.iterdir()
-        )
 
     def get_decisions_path(self, model: str) -> Path:
         """Return the path of the decisions of a model's files on the test part."""
@@ -320,7 +290,8 @@ class RunFolder:
         """Return the content of plan.json, without passwords stored by older versions.
 
         Raises:
-            InputError: The folder is not a run's, or has another format.
+            InputError: The folder is not a run's, has another format, or holds models that version
+                0.1 trained on the validation part.
         """
         if not self.plan_path.is_file():
             raise InputError(
@@ -336,6 +307,9 @@ class RunFolder:
         checked: dict[str, Any] = convert_json(
             hide_json_passwords(record), self.PLAN_RECORD, f"'{self.plan_path}'"
         )
+        final = checked["plan"].get("final")
+        if isinstance(final, dict):  # refused if version 0.1 trained on the validation part
+            drop_validation_keys(final, f"'{self.plan_path}': plan.final")
         return checked
 
     def read_data_record(self) -> dict[str, Any]:
@@ -356,18 +330,15 @@ class RunFolder:
         return checked
 
     @contextmanager
-    def hold_lock(self, error_class: type[InputError] = InputError) -> Iterator[None]:
+    def hold_lock(self) -> Iterator[None]:
         """Lock the folder for this process for the duration of the context.
-
-        Args:
-            error_class: Class of the error if another process holds the lock.
 
         Raises:
             InputError: Another process holds the lock.
         """
         lock = linux.lock_file(self.lock, wait=False)
         if lock is None:
-            raise error_class(
+            raise InputError(
                 f"Output folder '{self.path}' is in use by another paretune process. Wait "
                 "for it, or choose another output folder."
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,30 +15,16 @@ from compress.run.directory import RunFolder
 from compress.run.origin import EXAMPLE_KINDS, Origin, find_origin
 
 
-@dataclass(frozen=True)
-class EvaluationNotes:
-    """Notes on an evaluation that follow from a model's training.
-
-    Attributes:
-        is_trained_on_validation: Whether the model was trained on the validation part, which then
-            must not be used for selection.
-        notes: Notes for reports.
-    """
-
-    is_trained_on_validation: bool = False
-    notes: tuple[str, ...] = ()
-
-
-def check_held_out(path: Path, data: Dataset, model_name: str) -> EvaluationNotes:
+def check_held_out(path: Path, data: Dataset, model_name: str) -> tuple[str, ...]:
     """Check that the evaluation data were not used to train a model, if its training is known.
-
-    Earlier versions could train a model on the validation part on purpose. No option can undo this,
-    so it is not an error; the caller must then select in another way.
 
     Args:
         path: The model's file.
         data: Data for training, selection and testing.
         model_name: Name of the model for errors: "Model 'x.keras'".
+
+    Returns:
+        Notes for reports.
 
     Raises:
         InputError: The test part or the validation part contains training examples of the model;
@@ -46,26 +32,17 @@ def check_held_out(path: Path, data: Dataset, model_name: str) -> EvaluationNote
     """
     origin = find_origin(path)
     if origin is None:
-        return EvaluationNotes(
-            notes=(
-                f"what {_lower_first(model_name)} was trained on is not known (paretune did not "
-                "train it): figures flatter it if it has seen the validation or test examples",
-            )
+        return (
+            f"what {_lower_first(model_name)} was trained on is not known (paretune did not train "
+            "it): figures flatter it if it has seen the validation or test examples",
         )
-    trained_keys, is_on_validation = origin.read_trained_keys(), origin.has_trained_on_validation()
+    trained_keys = origin.read_trained_keys()
     if trained_keys is None:
         _check_fingerprint(origin, data, model_name)
-        is_same = _is_same_source(str(origin.data.get("source")), data.name)
-        return (
-            EvaluationNotes(True, (_note_validation(model_name),))
-            if is_on_validation and is_same
-            else EvaluationNotes()
-        )
+        return ()
     notes: list[str] = []
     for part, name in (("test", "test"), ("val", "validation")):
         overlap = compare_with_training(data, part, trained_keys)
-        if overlap.is_leak and part == "val" and is_on_validation:
-            return EvaluationNotes(True, (*notes, _note_validation(model_name)))
         if overlap.is_leak:
             raise _build_refusal(
                 origin,
@@ -79,7 +56,7 @@ def check_held_out(path: Path, data: Dataset, model_name: str) -> EvaluationNote
                 f"once in the data are among those that {_lower_first(model_name)} was trained on "
                 "(chance duplicates)"
             )
-    return EvaluationNotes(False, tuple(notes))
+    return tuple(notes)
 
 
 def check_choices(folder: RunFolder, data: Dataset, choices_name: str) -> None:
@@ -174,13 +151,6 @@ def _is_same_source(first: str, second: str) -> bool:
 
 def _lower_first(text: str) -> str:
     return text[:1].lower() + text[1:]
-
-
-def _note_validation(model_name: str) -> str:
-    return (
-        f"{_lower_first(model_name)} was trained on the validation part: nothing is selected by "
-        "it, the last epoch is kept, and validation figures say little"
-    )
 
 
 def _build_refusal(origin: Origin, model_name: str, received: str) -> InputError:

@@ -18,8 +18,7 @@ from compress.core.arrays import open_npz
 from compress.core.atomic_files import list_complete_files, read_json, replace_file, write_json
 from compress.core.errors import InputError
 from compress.data import Dataset, Preprocessing
-from compress.data.example_hashing import is_among
-from compress.data.leakage import LEAK_TOLERANCE, Keys
+from compress.data.leakage import Keys
 from compress.data.parts import SPLITS
 from compress.plan import DataOptions
 from compress.run.directory import LOG, RunFolder
@@ -61,35 +60,21 @@ class Origin:
     @property
     def options(self) -> str:
         """The command-line options that reproduce the run's parts."""
-        data = self.read_section("data")
-        words = ["--data", self.data.get("source", ""), "--seed", self._read_plan().get("seed", 0)]
+        path = self.folder.plan_path
+        plan = self.folder.read_plan_record()["plan"] if path.is_file() else {}
+        data = convert_json(plan.get("data", {}), dict[str, Any], f"'{path}': plan.data")
+        words = ["--data", self.data.get("source", ""), "--seed", plan.get("seed", 0)]
         for name in ("val_fraction", "test_fraction"):
             words += [f"--{name.replace('_', '-')}", data.get(name, getattr(DataOptions, name))]
         for name in ("group_column", "time_column"):
             words += [f"--{name.replace('_', '-')}", data[name]] if data.get(name) else []
         return shlex.join(str(word) for word in words)
 
-    def _read_plan(self) -> dict[str, Any]:
-        record = read_json(self.folder.plan_path) if self.folder.plan_path.is_file() else {}
-        plan = record.get("plan")
-        return plan if isinstance(plan, dict) else {}
-
-    def read_section(self, name: str) -> dict[str, Any]:
-        """Return the options of one section of the run's plan; {} if there are none."""
-        section = self._read_plan().get(name)
-        return section if isinstance(section, dict) else {}
-
     @property
     def _is_compressed(self) -> bool:
         """Whether the model is compressed; other models have a training record beside them."""
         record = self.file.with_name(f"{self.file.stem}.json")
         return self.file.parent == self.folder.models and not record.is_file()
-
-    @property
-    def _is_final_on_validation(self) -> bool:
-        """Whether the final training used the validation part, for the model or its original."""
-        is_set = bool(self.read_section("final").get("on_validation"))
-        return is_set and (self._is_compressed or self.file.parent == self.folder.final)
 
     def read_trained_keys(self) -> Keys | None:
         """Return the hashes of all examples that the model was trained on; None: not recorded.
@@ -100,25 +85,8 @@ class Origin:
         stored = self.read_examples()
         if stored is None:
             return None
-        kinds = [
-            "train",
-            "before",
-            *(["taught"] if self._is_compressed else []),
-            *(["val"] if self._is_final_on_validation else []),
-        ]
+        kinds = ["train", "before", *(["taught"] if self._is_compressed else [])]
         return np.unique(np.concatenate([stored[kind] for kind in kinds]))
-
-    def has_trained_on_validation(self) -> bool:
-        """Return whether the model was trained on the run's own validation part.
-
-        Raises:
-            InputError: The record cannot be read.
-        """
-        stored, trained_keys = self.read_examples(), self.read_trained_keys()
-        if stored is None or trained_keys is None:
-            return self._is_final_on_validation
-        val_only = stored["val"][~is_among(stored["val"], stored["train"])]
-        return bool(is_among(val_only, trained_keys).sum() > LEAK_TOLERANCE * len(stored["val"]))
 
     def read_examples(self) -> dict[str, Keys] | None:
         """Return the content of examples.npz; None if the run has none.
@@ -177,12 +145,15 @@ def find_origin(path: Path) -> Origin | None:
         path: Path of the model; links are followed.
 
     Raises:
-        InputError: The run's data.json cannot be read.
+        InputError: The run's data.json or plan.json cannot be read, or version 0.1 trained models
+            of the run on its validation part.
     """
     file = path.resolve()
     folder = RunFolder(file.parent.parent)
     if file.parent not in (folder.models, folder.final) or not folder.data.is_file():
         return None
+    if folder.plan_path.is_file():
+        folder.read_plan_record()  # refuses models that were trained on the validation part
     return Origin(file, folder, folder.read_data_record())
 
 

@@ -14,6 +14,8 @@ from compress.core.errors import InputError, to_one_line
 
 RecordT = TypeVar("RecordT", bound="Record")
 FORMAT = 1
+VALIDATION_KEYS = ("on_validation", "val_learnt")
+"""Keys of version 0.1 for models that were trained on the validation part."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Record:
         shown = f"'{source}'" if source else f"A {cls.__name__} record"
         if not isinstance(content, Mapping):
             raise InputError(f"{shown} must be a table. Received: {to_one_line(content)}.")
+        content = drop_validation_keys(content, shown)
         hints: dict[str, Any] = _resolve_hints(cast(Hashable, cls))
         required = {
             item.name
@@ -73,6 +76,26 @@ def _resolve_hints(kind: Any) -> dict[str, Any]:
     """Return the type of each field in JSON: its annotation, or its "shape" metadata."""
     declared = get_type_hints(kind)
     return {item.name: item.metadata.get("shape", declared[item.name]) for item in fields(kind)}
+
+
+def drop_validation_keys(content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return a record or a plan's section without the keys `VALIDATION_KEYS` of version 0.1.
+
+    Args:
+        content: The JSON content.
+        name: Name of the content, for errors.
+
+    Raises:
+        InputError: The models were trained on the validation part, which must not evaluate them.
+    """
+    used = [key for key in VALIDATION_KEYS if content.get(key)]
+    if used:
+        raise InputError(
+            f"{name} must be of models that were not trained on the validation part, which "
+            f"selects and evaluates them. Received: {used[0]}, as version 0.1 could do. Repeat the "
+            "search with this version, in another folder (--out)."
+        )
+    return {key: value for key, value in content.items() if key not in VALIDATION_KEYS}
 
 
 def read_record(path: Path, kind: type[RecordT]) -> RecordT:

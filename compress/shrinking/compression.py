@@ -49,7 +49,6 @@ from compress.shrinking.job_runner import UserData, run_on_model
 from compress.shrinking.prune_and_train import FineTuner, prune_and_train, quantize_and_evaluate
 from compress.shrinking.ship import ship_selected_file
 from compress.train.predict import evaluate_model
-from compress.train.records import LastEpochHook
 
 if TYPE_CHECKING:
     import keras
@@ -230,7 +229,6 @@ def compress_stage(job: CompressionJob, folder: RunFolder, command: str) -> Comp
         context,
         job.teachers,
         unfinished,
-        [LastEpochHook()] if job.is_trained_on_validation else [],
         partial(append_epoch, folder.path, name),
     )
     original_val = evaluate_model(model, data, "val")
@@ -252,8 +250,7 @@ def compress_stage(job: CompressionJob, folder: RunFolder, command: str) -> Comp
     artifacts = assign_baseline([*original_artifacts, *small_artifacts], context.plan)
     write_decisions(folder, artifacts, data)
     save_graphs(folder, name, model, pruned.model, data)
-    part_note = ", of a part that it was trained on" if job.is_trained_on_validation else ""
-    part = f"validation {data.task.qualities[0]}{part_note}"
+    part = f"validation {data.task.qualities[0]}"
     record = CompressedModel(
         model=name,
         compressed=small,
@@ -267,7 +264,6 @@ def compress_stage(job: CompressionJob, folder: RunFolder, command: str) -> Comp
         seconds=time.perf_counter() - start_time,
         device=context.device.describe(),
         notes=(*job.notes, *pruned.notes, *describe_excluded_layers(model), *reasons),
-        val_learnt=job.is_trained_on_validation,
         artifacts=tuple(artifacts),
         finetuned=pruned.epochs,
         dense_epochs=past_training.epochs,

@@ -145,8 +145,6 @@ class CompressionJob(CoupledModel):
         restore_random_state: Function that restores the random generators to their state when the
             job was prepared.
         notes: Notes so far.
-        is_trained_on_validation: Whether the model or a teacher was trained on the validation part,
-            which then selects nothing.
         device_times: Latency table of a remote device; None: latencies are of this machine.
     """
 
@@ -155,7 +153,6 @@ class CompressionJob(CoupledModel):
     teachers: tuple[Teacher, ...]
     restore_random_state: Callable[[], None]
     notes: tuple[str, ...] = ()
-    is_trained_on_validation: bool = False
     device_times: DeviceTimes | None = None
 
     @property
@@ -181,8 +178,6 @@ def prepare_job(
     context: RunContext,
     teachers: LoadedTeachers | Sequence[Path] = (),
     notes: tuple[str, ...] = (),
-    *,
-    is_trained_on_validation: bool = False,
 ) -> CompressionJob:
     """Load the teachers and analyse the model, as far as the plan needs it.
 
@@ -192,7 +187,6 @@ def prepare_job(
         context: Plan and data.
         teachers: Files of the teachers, or loaded teachers.
         notes: Notes so far.
-        is_trained_on_validation: Whether the model or a teacher was trained on the validation part.
 
     Raises:
         InputError: A teacher cannot be loaded or does not fit, or the model cannot be analysed.
@@ -202,14 +196,7 @@ def prepare_job(
     teachers.restore_random_state()
     shape = list_input_shapes(model, context.data.input_shapes)
     job = CompressionJob(
-        model,
-        shape,
-        path,
-        context,
-        teachers.teachers,
-        capture_random_state(),
-        notes,
-        is_trained_on_validation,
+        model, shape, path, context, teachers.teachers, capture_random_state(), notes
     )
     if context.plan.channels.is_active:
         _ = job.coupling  # it may create layers, which draw seeds

@@ -42,7 +42,7 @@ from compress.prune.channels import check_channels
 from compress.prune.channels.criteria import CRITERIA
 from compress.prune.weights import compute_update_times
 from compress.run.directory import LOG, RunFolder, run_in_own_folder
-from compress.run.held_out import EvaluationNotes, check_held_out, check_scaling
+from compress.run.held_out import check_held_out, check_scaling
 from compress.run.logs import EpochSource, FileSource, Source, following
 from compress.run.origin import write_data_record, write_examples
 from compress.shrinking.compression_job import (
@@ -279,8 +279,10 @@ def open_job(
     teachers = [user_model.file] if plan.distill.teacher.automatic else plan.distill.teacher.files
     as_graph(original)
     check_head(original, examples)
-    held_out_notes = [check_held_out(path, examples, f"Model '{path}'")]
-    held_out_notes += check_held_out_teachers(plan, examples)
+    held_out_notes = [
+        *check_held_out(path, examples, f"Model '{path}'"),
+        *check_held_out_teachers(plan, examples),
+    ]
     scaling_notes = list(check_scaling(path, examples, f"Model '{path}'"))
     check_against_data(plan, examples)
     check_memory(plan, examples, original)
@@ -294,17 +296,8 @@ def open_job(
             f"fine-tuned by the train_step of {own_step.own_step.name}, without a teacher"
         )
     context = RunContext(examples, plan, device, on_progress, own_step)
-    notes = tuple(
-        dict.fromkeys([*scaling_notes, *(note for item in held_out_notes for note in item.notes)])
-    )
-    job = prepare_job(
-        original,
-        path,
-        context,
-        teachers,
-        notes,
-        is_trained_on_validation=any(item.is_trained_on_validation for item in held_out_notes),
-    )
+    notes = tuple(dict.fromkeys([*scaling_notes, *held_out_notes]))
+    job = prepare_job(original, path, context, teachers, notes)
     named = [] if plan.distill.teacher.automatic else [item.model for item in job.teachers]
     check_by_models(plan, [job], named)
     if plan.channels.is_active:
@@ -415,7 +408,7 @@ def check_memory(plan: Plan, data: Dataset, model: keras.Model) -> None:
         count_batch_parts(model, min(plan.finetune.batch_size, len(data.train)), sizes=sizes)
 
 
-def check_held_out_teachers(plan: Plan, data: Dataset) -> list[EvaluationNotes]:
+def check_held_out_teachers(plan: Plan, data: Dataset) -> list[str]:
     """Check that the plan's teachers were not trained on evaluation data of the student.
 
     Args:
@@ -423,29 +416,16 @@ def check_held_out_teachers(plan: Plan, data: Dataset) -> list[EvaluationNotes]:
         data: The data set.
 
     Returns:
-        Notes of each teacher on its training data, for metrics on this data.
+        Notes on the teachers' training data, for metrics on this data.
 
     Raises:
         InputError: A teacher was trained on them.
     """
-    return [check_held_out(path, data, f"Teacher '{path}'") for path in plan.distill.teacher.files]
-
-
-def refuse_trained_validation(is_trained: bool) -> None:
-    """Refuse validation data that were trained on, because they select candidates and files.
-
-    Args:
-        is_trained: Whether the model or a teacher was trained on them.
-
-    Raises:
-        InputError: The model or a teacher was trained on them.
-    """
-    if is_trained:
-        raise InputError(
-            "The validation part must be one that neither the model nor its teachers were trained "
-            "on: it selects models and files for a goal. Received: training data. Give "
-            "another (val=, or x_val and y_val in an .npz), or name steps with paretune compress."
-        )
+    return [
+        note
+        for path in plan.distill.teacher.files
+        for note in check_held_out(path, data, f"Teacher '{path}'")
+    ]
 
 
 def open_logs(

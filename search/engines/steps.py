@@ -84,7 +84,7 @@ class StepRunner:
             job: "name" (id of the candidate), "step" (kind), "share", "epochs", "teachers",
                 "reference" (path and cost of the common file; None: there is none yet),
                 "training_seconds" (after which a fine-tuning ends), and for the record "sizes"
-                (names), "command", "told", "val_learnt".
+                (names), "command", "told".
 
         Returns:
             "sizes": for each size its share, quality, MACs and files; "epochs".
@@ -132,7 +132,6 @@ class StepRunner:
                 context,
                 self._load_teachers(teachers),
                 tuple(job.get("told", ())),
-                is_trained_on_validation=job.get("val_learnt", False),
             )
             folder = ShrinkFolder(self._folder.path / "shrunk" / name)
             self._builder = key, create_builder(prepared, folder, is_exclusive=False)

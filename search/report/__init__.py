@@ -86,7 +86,6 @@ class SearchSection(Section):
     def __init__(self, report: SearchReport) -> None:
         self._report = report
         self.front = report.front
-        self.validation_learnt = any(record.on_validation for record in report.finals)
         self.evaluated_on_test = "final trainings" if report.finals else ""
         self.devices = tuple(item.device for item in report.candidates)
         name = f"'{report.folder / 'plan.json'}': plan.goal"
@@ -112,16 +111,6 @@ class SearchSection(Section):
             return ModelDetails(epochs)
         replay = f"# train it again\n{format_replay_command(report, candidate)}"
         return ModelDetails(epochs, format_choices(candidate), (replay,))
-
-    def list_warnings(self) -> list[str]:
-        """Return warnings about final trainings on validation data; see `Section.list_warnings`."""
-        finals = dict.fromkeys(item.model for item in self._report.finals if item.on_validation)
-        if not finals:
-            return []
-        return [
-            f"The final models ({', '.join(finals)}) were trained on the validation part: their "
-            "validation figures, and those of models made of them, are too good."
-        ]
 
     def to_json(self) -> dict[str, Any]:
         """See `Section.to_json`."""

@@ -69,14 +69,12 @@ def _build_hypervolume_chart(
 def _describe_growth(progress: FrontProgress) -> str:
     """Return the chart's caption: the last trial that extended the front."""
     trials = len(progress.ids)
-    unknown = " It is not on record when trials ended: they are ordered by number."
-    order = "" if progress.has_end_times else unknown
     last = progress.last_growth
     if last == trials:
-        return f"The front was still growing with the last of {trials} trials.{order}"
+        return f"The front was still growing with the last of {trials} trials."
     return (
         f"The front last grew with trial {last} ({progress.ids[last - 1]}) of {trials}; it has not "
-        f"in the {trials - last} after it.{order}"
+        f"in the {trials - last} after it."
     )
 
 

@@ -267,11 +267,6 @@ def _list_warnings(runs: Sequence[ComparedRun]) -> list[str]:
             "The runs had different examples, or split them otherwise: their qualities are of "
             "different validation parts, and small differences mean nothing."
         )
-    for run in runs:
-        if run.report.validation_learnt:
-            texts.append(
-                f"{run.label}: models were trained on the validation part they are evaluated with."
-            )
     timing_texts = sorted({_describe_timing(run.report) for run in runs})
     if len(timing_texts) > 1:
         texts.append(

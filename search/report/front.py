@@ -136,9 +136,7 @@ def _list_final_cells(report: SearchReport) -> list[list[str]]:
         [
             item.model,
             str(item.epochs),
-            formatting.format_metric(metric, item.val[metric])
-            if metric in item.val
-            else "trained on",
+            formatting.format_metric(metric, item.val.get(metric)),
             formatting.format_metric(metric, item.test[metric]),
         ]
         for item in sorted(

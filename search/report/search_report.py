@@ -148,7 +148,7 @@ class SearchReport(Report):
 
     def _list_next_steps(self, front: Sequence[Candidate]) -> list[tuple[str, str]]:
         """Return the best model's file, and the command that compresses it."""
-        if not front or self.validation_learnt:
+        if not front:
             return []
         best = max(front, key=lambda item: item.val[self.objectives[0]])
         model = SearchFolder(self.folder).get_shipped_path(best.id)

@@ -55,12 +55,10 @@ class Provenance:
     Attributes:
         initial_models: Files of the models from which candidates take their initial weights.
         notes: Notes for the report of each compressed model.
-        trained_on_validation: Whether a teacher was trained on the validation part.
     """
 
     initial_models: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
-    trained_on_validation: bool = False
 
 
 def load_data_for_space(
@@ -118,22 +116,14 @@ def check_data_leakage(plan: SearchPlan, data: Dataset, space: Space) -> Provena
     """
     base_model = space.whole()
     if base_model is not None:
-        if check_held_out(base_model[0], data, f"Space '{space.name}'").is_trained_on_validation:
-            raise InputError(
-                f"Space '{space.name}' must not have been trained on the validation part: the "
-                f"search would choose by it. Received: '{base_model[0]}', trained on it by an "
-                "earlier version or made of such a model. Take one of that run's candidates/."
-            )
+        check_held_out(base_model[0], data, f"Space '{space.name}'")
         check_scaling(base_model[0], data, f"Space '{space.name}'")
     for name in plan.search.warm_start:
         path = Path(name).resolve().parent.parent if is_candidate_file(name) else Path(name)
         if (path / "plan.json").is_file():
             check_choices(SearchFolder(path), data, f"Warm start '{name}'")
-    teacher_checks = check_held_out_teachers(plan, data)
-    notes = [note for item in teacher_checks for note in item.notes]
-    trained_on_validation = any(item.is_trained_on_validation for item in teacher_checks)
     initial_models = () if base_model is None else (base_model[0],)
-    return Provenance(initial_models, tuple(notes), trained_on_validation)
+    return Provenance(initial_models, tuple(check_held_out_teachers(plan, data)))
 
 
 def check_limits(plan: SearchPlan, data: Dataset) -> None:

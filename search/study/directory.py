@@ -95,16 +95,15 @@ class Candidate(Record):
 class FinalTraining(Record):
     """A full training of a front's candidate after the search.
 
-    Earlier versions could train a candidate several times, and on the validation part.
+    Earlier versions could train a candidate several times.
 
     Attributes:
         model: The candidate's id.
         place: Index of this training among those of the candidate, from 0; now always 0.
         seed: Seed of its initial weights and batch order.
         epochs: Number of trained epochs.
-        best_epoch: Epoch of the kept weights: the last one if validation data were trained on.
-        on_validation: Whether it was trained on training and validation part; now never.
-        val: Validation metrics, by name; empty if validation data were trained on.
+        best_epoch: Epoch of the kept weights.
+        val: Validation metrics, by name.
         test: Test metrics of the Keras model, by name.
         seconds: Wall time.
     """
@@ -114,7 +113,6 @@ class FinalTraining(Record):
     seed: int
     epochs: int
     best_epoch: int
-    on_validation: bool
     val: dict[str, float]
     test: dict[str, float]
     seconds: float

@@ -133,7 +133,6 @@ class FrontProgress:
 
     Attributes:
         ids: Ids of the trials.
-        has_end_times: Whether end times are known; otherwise trials are ordered by number.
         seconds: Cumulative wall time of building and training, for each trial.
         shares: Hypervolume after each trial, as a share of the box between `reference` and
             `best`; never decreases.
@@ -143,7 +142,6 @@ class FrontProgress:
     """
 
     ids: tuple[str, ...]
-    has_end_times: bool
     seconds: tuple[float, ...]
     shares: tuple[float, ...]
     reference: dict[str, float]
@@ -153,7 +151,6 @@ class FrontProgress:
     def to_json(self) -> dict[str, Any]:
         """Return the record as dictionaries, lists and numbers."""
         return {
-            "order": "ended" if self.has_end_times else "number",
             "trials": list(self.ids),
             "seconds": list(self.seconds),
             "share": list(self.shares),
@@ -179,7 +176,7 @@ def measure_progress(
     Returns:
         The progress; None if fewer than two candidates have all objectives.
     """
-    trials, has_end_times = sort_by_end(candidates)
+    trials = sort_by_end(candidates)
     rows = [compute_losses(item, objectives) for item in trials]
     finished = np.array([row for row in rows if row is not None])
     if len(finished) < 2:
@@ -197,7 +194,6 @@ def measure_progress(
             last_growth, last_share = len(shares), shares[-1]
     return FrontProgress(
         tuple(item.id for item in trials),
-        has_end_times,
         tuple(accumulate(item.seconds for item in trials)),
         tuple(shares),
         _to_objectives(best + spread * (1 + MARGIN), objectives),
@@ -206,17 +202,10 @@ def measure_progress(
     )
 
 
-def sort_by_end(candidates: Sequence[Candidate]) -> tuple[list[Candidate], bool]:
-    """Return the trials that took training, sorted by end time.
-
-    Returns:
-        The trials, and whether all have an end time; otherwise they are sorted by number.
-    """
+def sort_by_end(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return the trials that took training, sorted by end time, then by number."""
     trials = [item for item in candidates if item.is_trial]
-    has_end_times = bool(trials) and all(item.ended is not None for item in trials)
-    if has_end_times:
-        return sorted(trials, key=lambda item: (item.ended or 0.0, item.id)), True
-    return sorted(trials, key=lambda item: item.id), False
+    return sorted(trials, key=lambda item: (item.ended or 0.0, item.id))
 
 
 def compute_losses(candidate: Candidate, objectives: Sequence[str]) -> list[float] | None:

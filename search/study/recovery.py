@@ -14,7 +14,6 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -41,7 +40,7 @@ from search.study.objective import (
     format_candidate_id,
     format_rung_attr,
 )
-from search.study.storage import build_study_name, open_journal, open_storage
+from search.study.storage import build_study_name, open_journal
 from search.study.study import list_directions, open_study, to_outcome
 from search.study.warm_start import SEARCH_ATTR, describe_search
 
@@ -176,41 +175,6 @@ def read_journal(folder: SearchFolder) -> Journal:
     return Journal(
         trials, user_attrs, system_attrs, len(lines), unreadable, size, size - complete_size
     )
-
-
-def is_untried(folder: SearchFolder) -> bool:
-    """Return whether no trial has begun in the study of a folder without results."""
-    url = _read_storage_url(folder)
-    trials: Sequence[FrozenTrial] = ()
-    if not url:
-        journal = read_journal(folder)
-        if journal.unreadable_lines:
-            return False
-        trials = journal.trials
-    else:
-        with suppress(InputError, KeyError):  # no storage or no study: no trial has begun
-            storage = open_storage(url, "storage")
-            study = optuna.load_study(study_name=build_study_name(folder, url), storage=storage)
-            trials = study.get_trials(deepcopy=False)
-    return all(trial.state == TrialState.WAITING for trial in trials)
-
-
-def remove_study(folder: SearchFolder) -> None:
-    """Remove the study of a folder in which no trial has begun.
-
-    Queued trials depend on the plan, so another plan must queue its own.
-    """
-    folder.journal.unlink(missing_ok=True)
-    url = _read_storage_url(folder)
-    if url:
-        with suppress(InputError, KeyError):  # as in `is_untried`
-            storage = open_storage(url, "storage")
-            optuna.delete_study(study_name=build_study_name(folder, url), storage=storage)
-
-
-def _read_storage_url(folder: SearchFolder) -> str:
-    search = folder.read_plan_record()["plan"].get("search", {})
-    return str(search.get("storage", ""))
 
 
 def _log_recovery(

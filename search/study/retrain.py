@@ -126,7 +126,6 @@ def train_final(
         seed=candidate.seed,
         epochs=len(result.history),
         best_epoch=result.best_epoch,
-        on_validation=False,
         val=result.val,
         test=evaluate_model(model, data, "test"),
         seconds=time.perf_counter() - began,

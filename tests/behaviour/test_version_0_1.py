@@ -38,6 +38,28 @@ def test_a_run_is_reported_and_resumed(paretune: Command, tmp_path: Path) -> Non
     assert {name: after[name] for name in records} == records
 
 
+def test_models_trained_on_the_validation_part_are_refused(
+    paretune: Command, tmp_path: Path
+) -> None:
+    with zipfile.ZipFile(STORED / "run.zip") as stored:
+        stored.extractall(tmp_path)
+    file = tmp_path / "run" / "plan.json"
+    record = json.loads(file.read_text())
+    record["plan"]["final"]["on_validation"] = True
+    file.write_text(json.dumps(record))
+    model = tmp_path / "run" / "candidates" / "0000-p80.keras"
+    for command in (
+        ("report", "run"),
+        (*RUN, "--trials", 2),
+        ("compress", model, "--data", "digits", "--out", "r"),
+        ("shrink", model, "--data", "digits", "--macs", "0.5x", "--out", "r"),
+    ):
+        refused = paretune(*command)
+        assert refused.code == 2, refused.said
+        assert "not trained on the validation part" in " ".join(refused.said.split())
+    assert not (tmp_path / "r").exists()
+
+
 def test_a_recipe_is_used(model_file: Path, images: Digits, tmp_path: Path) -> None:
     made = pt.shrink(
         model_file, images.x, images.y, recipe=STORED / "recipe.toml", out=tmp_path / "r"

@@ -1,8 +1,7 @@
-"""What a run refuses before it claims its folder, and what may be corrected in place."""
+"""What a run refuses before it claims its folder, and how it is resumed before its first trial."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typer.testing import CliRunner
 from compress.core.device import Device
 from compress.core.errors import InputError
 from compress.data import Dataset
+from compress.plan import Plan
 from compress.plan.fields import from_flat
 from compress.shrinking.compression_job import CoupledModel, fit_plan
 from search import pipeline
@@ -21,8 +21,7 @@ from search.cli import app
 from search.engines import local
 from search.plan import SearchPlan
 from search.study import study as studies
-from search.study.directory import Candidate, SearchFolder
-from search.study.recovery import is_untried, remove_study
+from search.study.directory import SearchFolder
 from tests.compress.shrinking.test_model_names import mlp
 
 SPACE = ["--data", "digits", "--space", "mlp"]
@@ -181,7 +180,7 @@ def test_a_worker_compresses_with_what_fits(blobs: Dataset, cpu: Device, tmp_pat
     worker.folder, worker.plan, worker.data, worker.device = folder, plan, blobs, cpu
     worker._out = open(tmp_path / "messages", "w")  # noqa: SIM115 - closed below
     try:
-        job = {"teachers": [], "val_learnt": False, "told": [], "command": "as asked"}
+        job = {"teachers": [], "told": [], "command": "as asked"}
         job |= {"file": str(folder.get_model_path("0000"))}
         done = worker._compress_model({"name": "0000", **job})
     finally:
@@ -193,72 +192,34 @@ def test_a_worker_compresses_with_what_fits(blobs: Dataset, cpu: Device, tmp_pat
     assert "--channel-exclude" not in record.command
 
 
-def test_a_run_without_a_trial_is_corrected_in_place(
+def test_a_run_without_a_trial_is_resumed_by_the_same_command(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(local, "LocalPool", Stop)
     out = tmp_path / "run"
     values = {"data": "digits", "space": "mlp", "out": str(out)}
-
-    def seed_of(**changes: object) -> int:
-        with pytest.raises(Stopped):
-            pipeline.run(plan=from_flat(SearchPlan, {**values, **changes}))
-        return int(json.loads((out / "plan.json").read_text())["plan"]["seed"])
-
-    assert seed_of() == 0
-    assert seed_of(seed=1) == 1  # other data, too: the seed splits them
-    folder, plan = SearchFolder(out), from_flat(SearchPlan, {**values, "seed": 1})
-    # queued trials are no trials; they follow from the plan and go with it
-    study = studies.open_study(folder, plan)
+    plan = from_flat(SearchPlan, values)
+    with pytest.raises(Stopped):
+        pipeline.run(plan=plan)
+    claimed = (out / "plan.json").read_bytes()
+    study = studies.open_study(SearchFolder(out), plan)
     study.enqueue_trial({"x": 1})
-    del study
-    assert seed_of(seed=2) == 2
-    assert not folder.journal.exists()
-    # a candidate that has ended
-    folder.write_candidate(Candidate("0000", "failed", {}, 0, "the loss is NaN"))
-    with pytest.raises(InputError, match="belongs to another run: seed was 2, now 3"):
-        pipeline.run(plan=from_flat(SearchPlan, {**values, "seed": 3}))
-    # a folder that another process is about to use
-    (folder.candidates / "0000.json").unlink()
-    with folder.hold_lock(), pytest.raises(InputError, match="in use by another"):
-        pipeline.run(plan=from_flat(SearchPlan, {**values, "seed": 3}))
-    assert seed_of(seed=3) == 3
-
-
-@pytest.mark.parametrize("shared", [False, True])
-def test_a_trial_that_has_begun_is_one(shared: bool, tmp_path: Path) -> None:
-    folder = SearchFolder(tmp_path / "run")
-    storage = f"sqlite:///{tmp_path}/study.db" if shared else ""
-    plan = from_flat(SearchPlan, {"storage": storage})
-    folder.claim("run", plan)
-    assert is_untried(folder)
-    study = studies.open_study(folder, plan)
-    study.enqueue_trial({"x": 1})
-    assert is_untried(folder)
-    remove_study(folder)
-    study = studies.open_study(folder, plan)
-    assert study.trials == []
-    study.ask()
-    assert not is_untried(folder)
     with pytest.raises(InputError, match="belongs to another run: seed was 0, now 1"):
-        folder.claim("run", from_flat(SearchPlan, {"storage": storage, "seed": 1}),
-                     is_untried=lambda: is_untried(folder))  # fmt: skip
+        pipeline.run(plan=from_flat(SearchPlan, {**values, "seed": 1}))
+    assert (out / "plan.json").read_bytes() == claimed
+    with pytest.raises(Stopped):
+        pipeline.run(plan=plan)
+    assert (out / "plan.json").read_bytes() == claimed
+    # as are the trials that it has queued
+    assert len(studies.open_study(SearchFolder(out), plan).trials) == 1
 
 
-def test_a_compression_that_never_began_is_corrected_in_place(tmp_path: Path) -> None:
-    from compress.plan import Plan
-
+def test_a_compression_that_never_began_is_resumed_by_the_same_command(tmp_path: Path) -> None:
     folder = SearchFolder(tmp_path / "out")
     folder.claim("compress", Plan(), {"model": "a.keras"})
-    folder.claim("compress", Plan(), {"model": "b.keras"})
-    # a search's folder, of which only the search can say whether it began
-    folder.journal.touch()
-    with pytest.raises(InputError, match=r"model was 'b\.keras', now 'c\.keras'"):
-        folder.claim("compress", Plan(), {"model": "c.keras"})
-    folder.journal.unlink()
-    (folder.path / "unfinished").mkdir()
-    with pytest.raises(InputError, match=r"model was 'b\.keras', now 'c\.keras'"):
-        folder.claim("compress", Plan(), {"model": "c.keras"})
+    with pytest.raises(InputError, match=r"model was 'a\.keras', now 'b\.keras'"):
+        folder.claim("compress", Plan(), {"model": "b.keras"})
+    folder.claim("compress", Plan(), {"model": "a.keras"})
 
 
 @pytest.mark.slow
@@ -294,7 +255,7 @@ def test_a_worker_loads_its_teachers_once_and_a_plan_makes_its_space_once(
     worker.folder, worker.plan, worker.data, worker.device = folder, plan, blobs, cpu
     worker._out = open(tmp_path / "messages", "w")  # noqa: SIM115 - closed below
     best = folder.get_model_path("0000")
-    job = {"teachers": [str(best)], "val_learnt": False, "told": [], "command": "as asked"}
+    job = {"teachers": [str(best)], "told": [], "command": "as asked"}
     try:
         done = [worker._compress_model({"name": name, **job}) for name in ("0000", "0001")]
     finally:

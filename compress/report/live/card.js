@@ -52,7 +52,6 @@ function card(id, select) {
   const base = file && file.baseline !== row.id ? set.rows.find((item) => item.id === file.baseline) : null;
   const parts = [element("h3", {}, row.id, row.tags.length ? element("small", {}, ` ${row.tags.join(" · ")}`) : null)];
   if (file) parts.push(element("p", {}, file.effect), element("p", { class: "soft" }, file.training));
-  if (own && own.warning) parts.push(element("p", { class: "warning" }, own.warning));
   if (file) {
     const path = file.ship || file.path;
     parts.push(element("p", {}, file.ship ? "Ship this: " : "File: ", element("code", {}, path), " ", copied(path, "path")));

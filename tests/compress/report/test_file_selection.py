@@ -15,10 +15,9 @@ from compress.core.statistics import compute_mean_interval, compute_wilson_inter
 from compress.data.tasks import create_task
 from compress.plan import Plan
 from compress.report.file_selection import select_files
-from compress.report.text_report import format_leakage_warnings
 from compress.run.compressed_model import Artifact, CompressedModel, write_example_values
 from search.report import load_report, render
-from search.study.directory import FinalTraining, SearchFolder
+from search.study.directory import SearchFolder
 from tests.compress.report.test_report import latency
 
 # id, validation, test, gzipped bytes, time against the baseline
@@ -156,37 +155,6 @@ def test_of_int8_alone_older_records_know_nothing(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"m.float32"', '"m.int8"'))
     found = select_files(load_report(folder.path))
     assert (found.files, "not on record" in found.reason) == ((), True)
-
-
-def final_on_validation(folder: SearchFolder) -> None:
-    folder.write_final(FinalTraining("m", 0, 1, 5, 5, True, {}, {"accuracy": 0.9}, 1.0))
-
-
-def taught_on_validation(folder: SearchFolder) -> None:
-    path = folder.compressed / "m.json"
-    write_json(path, {**read_json(path), "val_learnt": True})
-
-
-@pytest.mark.parametrize("learn", [final_on_validation, taught_on_validation])
-def test_what_was_learnt_chooses_nothing(tmp_path: Path, learn: Any) -> None:
-    folder = run_with(tmp_path / "run", FILES)
-    learn(folder)
-    report = render(folder.path)
-    found = select_files(report)
-    assert found.files == ()
-    assert "were trained on the validation part" in found.reason
-    page = (folder.path / "report.html").read_text("utf-8")
-    assert found.reason in page
-    assert "cannot be told apart" not in page
-    chosen = json.loads((folder.path / "report.json").read_text("utf-8"))["chosen"]
-    assert set(chosen) == {"missing"}
-    text = report.build_summary().to_text(250)
-    assert found.reason in text
-    # said where nobody overlooks it: above all sections, and bold among the last lines
-    (warning,) = format_leakage_warnings(report)
-    assert "trained on the validation part" in warning
-    assert f'<p class="warning">{warning}</p>' in page[: page.index("<h2>")]
-    assert warning in text
 
 
 @pytest.mark.parametrize(("right", "of"), [(0, 10), (3, 7), (350, 360), (360, 360), (9123, 10_000)])

@@ -92,9 +92,7 @@ def full(folder: SearchFolder) -> SearchFolder:  # noqa: F811
             history=({"epoch": 1, "val": {"accuracy": 0.5}, "seconds": 1.0},), notes=("n",),
         )  # fmt: skip
         folder.write_candidate(made)
-    folder.write_final(
-        FinalTraining("0001", 0, 1, 5, 5, False, {"accuracy": 0.8}, {"accuracy": 0.8}, 1.0)
-    )
+    folder.write_final(FinalTraining("0001", 0, 1, 5, 5, {"accuracy": 0.8}, {"accuracy": 0.8}, 1.0))
     path = folder.compressed / "0001.json"
     channels = {
         "groups": [{"name": "g", "kept": 1, "total": 2, "kind": "channels", "reason": "why"}],

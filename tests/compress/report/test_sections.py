@@ -59,9 +59,6 @@ class Bakery(Section):
     def describe_model(self, model: str) -> ModelDetails:
         return ModelDetails(7, f"flour for {model}", ("# bake it again\nbake <m>",))
 
-    def list_warnings(self) -> list[str]:
-        return ["hot & <b>heavy</b>"]
-
     def to_json(self) -> dict[str, Any]:
         return {"front": ["m"], "bakery": {"cakes": 3}}
 
@@ -90,7 +87,6 @@ def test_whatever_a_section_adds_is_shown(tmp_path: Path) -> None:
     page = (folder.path / "report.html").read_text("utf-8")
     for told in (
         "test data evaluated cakes and exported files once",
-        '<p class="warning">hot &amp; &lt;b&gt;heavy&lt;/b&gt;</p>',
         '<p class="soft">flour for m</p>',
         "<pre># bake it again\nbake &lt;m&gt;</pre>",
         "Trained on CPU; an oven.",
@@ -113,11 +109,10 @@ def test_whatever_a_section_adds_is_shown(tmp_path: Path) -> None:
     assert (cake["record"], cake["id"], cake["val_accuracy"]) == ("cake", "'=1", "0.5")
     assert [row["on_front"] for row in files] == ["True"] * 4
     text = str(report)
-    assert text.startswith("hot & <b>heavy</b>\n")
     assert "- three cakes" in text
 
 
-def test_a_section_may_choose_nothing_and_know_how_long(tmp_path: Path) -> None:
+def test_a_section_may_know_how_long(tmp_path: Path) -> None:
     folder = run_with(tmp_path / "run", FILES)
     report = load_report(folder.path)
     assert "for how many epochs the original was trained is unknown" in describe_training(
@@ -125,15 +120,6 @@ def test_a_section_may_choose_nothing_and_know_how_long(tmp_path: Path) -> None:
     )
     told = replace(report, sections=(Section(), Bakery()))
     assert "the original was trained for 7 epochs" in describe_training(told, told.compressed[0])
-    assert not told.validation_learnt
-
-    class Learnt(Section):
-        validation_learnt = True
-
-    learnt = replace(report, sections=(Learnt(),))
-    assert learnt.validation_learnt
-    write_report(learnt)
-    assert set(read_json(folder.path / "report.json")["chosen"]) == {"missing"}
     # what a record says itself comes first
     path = folder.compressed / "m.json"
     write_json(path, {**read_json(path), "finetuned": 2, "dense_epochs": 4})

@@ -14,10 +14,19 @@ from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import InputError
 from compress.data import Dataset, Preprocessing, Split, load_data
 from compress.plan.fields import from_flat, to_nested
-from compress.run.held_out import EvaluationNotes, check_choices, check_held_out, check_scaling
-from compress.run.origin import collect_trained_keys, find_origin, write_data_record, write_examples
+from compress.report import load_report as compress_report
+from compress.run.compressed_model import CompressedModel
+from compress.run.held_out import check_choices, check_held_out, check_scaling
+from compress.run.origin import (
+    collect_trained_keys,
+    find_origin,
+    read_training,
+    write_data_record,
+    write_examples,
+)
 from search.plan import SearchPlan
-from search.study.directory import SearchFolder
+from search.report import load_report
+from search.study.directory import FinalTraining, SearchFolder
 
 
 def run_of(path: Path, data: Dataset, *, old: bool = False, **flat: Any) -> SearchFolder:
@@ -36,7 +45,7 @@ def run_of(path: Path, data: Dataset, *, old: bool = False, **flat: Any) -> Sear
 
 
 def add_validation_training(folder: SearchFolder) -> None:
-    """Makes a run one of an earlier version whose final trainings used the validation part."""
+    """Makes a run one of version 0.1 whose final trainings used the validation part."""
     stored = read_json(folder.plan_path)
     stored["plan"]["final"]["on_validation"] = True
     write_json(folder.plan_path, stored)
@@ -67,7 +76,7 @@ def test_models_of_a_run_are_known(digits: Dataset, tmp_path: Path) -> None:
     stranger.write_text("model")
     assert find_origin(stranger) is None
     assert find_origin(folder.exports / "0003.keras") is None
-    (note,) = check_held_out(stranger, digits, "Model 'x'").notes
+    (note,) = check_held_out(stranger, digits, "Model 'x'")
     assert note.startswith(
         "what model 'x' was trained on is not known (paretune did not train it): figures"
     )
@@ -81,10 +90,10 @@ def test_another_split_of_the_same_data_is_refused(
 ) -> None:
     folder = run_of(tmp_path / "run", digits, old=old, test_fraction=0.2)
     file = folder.path / f"{name}.keras"
-    assert check_held_out(file, digits, "Model 'm'") == EvaluationNotes()
+    assert check_held_out(file, digits, "Model 'm'") == ()
     # the scaling makes no other examples of them
     unit = load_data("digits", normalize="unit")
-    assert check_held_out(file, unit, "Model 'm'") == EvaluationNotes()
+    assert check_held_out(file, unit, "Model 'm'") == ()
     learnt = common(reseeded.test.x, digits.train.x)
     received = f"{learnt} of the 360 test examples" if not old else "other parts of 'digits'"
     with pytest.raises(InputError, match=f"Model 'm' must be evaluated on .* {received}") as caught:
@@ -110,9 +119,7 @@ def test_the_same_data_under_another_name_and_scale(
 def test_other_data_are_no_overlap(digits: Dataset, blobs: Dataset, tmp_path: Path) -> None:
     for old in (False, True):
         folder = run_of(tmp_path / f"run{old}", digits, old=old)
-        assert (
-            check_held_out(folder.get_model_path("0003"), blobs, "Model 'm'") == EvaluationNotes()
-        )
+        assert check_held_out(folder.get_model_path("0003"), blobs, "Model 'm'") == ()
 
 
 def test_only_the_validation_part_was_learnt(digits: Dataset, tmp_path: Path) -> None:
@@ -126,53 +133,66 @@ def test_only_the_validation_part_was_learnt(digits: Dataset, tmp_path: Path) ->
         check_held_out(folder.get_model_path("0003"), mixed, "Teacher 't'")
 
 
-def test_final_trainings_on_the_validation_part(
-    digits: Dataset, reseeded: Dataset, tmp_path: Path
+def test_a_run_that_trained_on_its_validation_part_is_refused(
+    digits: Dataset, tmp_path: Path
 ) -> None:
+    """Version 0.1 could do that; nothing else could evaluate or select its models."""
     for old in (False, True):
         folder = run_of(tmp_path / f"run{old}", digits, old=old, final_epochs=2)
         add_validation_training(folder)
-        for name in ("final/0003", "final/0003-final0", "candidates/0003-p80"):
-            judged = check_held_out(folder.path / f"{name}.keras", digits, "Model 'm'")
-            assert judged.is_trained_on_validation
-            (note,) = judged.notes
-            assert note.startswith(
-                "model 'm' was trained on the validation part: nothing is selected"
-            )
-            with pytest.raises(InputError, match="must be evaluated on examples"):
-                check_held_out(folder.path / f"{name}.keras", reseeded, "Model 'm'")
-        # the candidate itself was trained on the training part alone
-        assert (
-            check_held_out(folder.get_model_path("0003"), digits, "Model 'm'") == EvaluationNotes()
-        )
+        said = f"{folder.plan_path}': plan.final must be of models that were not trained on the val"
+        for name in ("final/0003", "final/0003-final0", "candidates/0003-p80", "candidates/0003"):
+            for read in (find_origin, read_training):
+                with pytest.raises(InputError, match=f"{said}.* Received: on_validation.* Repeat"):
+                    read(folder.path / f"{name}.keras")
+        for load in (compress_report, load_report):
+            with pytest.raises(InputError, match=said):
+                load(folder.path)
+        # choices have no weights
+        check_choices(folder, digits, "Warm start 'r'")
+
+
+def test_a_record_that_says_so_is_refused(digits: Dataset, tmp_path: Path) -> None:
+    """A final training, or a compressed model whose teacher was such a model."""
+    folder = run_of(tmp_path / "run", digits)
+    for kind, key in ((FinalTraining, "on_validation"), (CompressedModel, "val_learnt")):
+        with pytest.raises(InputError, match=f"not trained on the val.* Received: {key}"):
+            kind.from_json({key: True}, "m.json")
+    record = FinalTraining("0003", 0, 1, 2, 2, {"accuracy": 0.9}, {"accuracy": 0.9}, 1.0)
+    path = folder.final / "0003-final0.json"
+    write_json(path, {**record.to_json(), "on_validation": False})
+    assert folder.read_finals() == [record]
+    write_json(path, {**record.to_json(), "on_validation": True})
+    with pytest.raises(InputError, match=r"0003-final0\.json' must be of models"):
+        folder.read_finals()
 
 
 def test_what_was_learnt_is_handed_on(digits: Dataset, reseeded: Dataset, tmp_path: Path) -> None:
     """A compressed model of a model of a run, and one whose teacher came from another."""
-    first = run_of(tmp_path / "run", digits, final_epochs=2)
-    add_validation_training(first)
+    first = run_of(tmp_path / "run", reseeded)
     second = SearchFolder(tmp_path / "compress")
     second.claim("compress", from_flat(SearchPlan, {}))
     write_data_record(second, digits)
-    final = first.final / "0003.keras"
-    write_examples(second, digits, [final], [])
+    model = first.final / "0003.keras"
+    write_examples(second, digits, [model], [])
     file = second.get_model_path("0003-p80")
     file.write_text("model")
-    assert len(collect_trained_keys([final])) == len(digits.train) + len(digits.val)
+    assert len(collect_trained_keys([model])) == len(reseeded.train)
     assert len(collect_trained_keys([tmp_path / "none.keras"])) == 0
-    assert check_held_out(file, digits, "Model 'm'").is_trained_on_validation
-    both = np.concatenate([digits.train.x, digits.val.x])
-    with pytest.raises(InputError, match=f"{common(reseeded.test.x, both)} of the 360"):
-        check_held_out(file, reseeded, "Model 'm'")
+    # the test part of this run was trained on by the model of the other
+    received = f"{common(digits.test.x, reseeded.train.x)} of the 360 test examples"
+    with pytest.raises(InputError, match=received):
+        check_held_out(file, digits, "Model 'm'")
+    # so is a validation part that holds what the other model was trained on
+    moved = replace(digits, test=replace(reseeded.test), val=replace(reseeded.train))
+    with pytest.raises(InputError, match="validation examples that occur once"):
+        check_held_out(file, moved, "Model 'm'")
     # teachers have taught the compressed models alone
     third = run_of(tmp_path / "third", digits)
-    write_examples(third, digits, [], [final])
-    assert not check_held_out(
-        third.get_model_path("0003"), digits, "Model 'm'"
-    ).is_trained_on_validation
-    assert check_held_out(
-        third.get_model_path("0003-p80"), digits, "Model 'm'"
-    ).is_trained_on_validation
+    write_examples(third, digits, [], [model])
+    assert check_held_out(third.get_model_path("0003"), digits, "Model 'm'") == ()
+    with pytest.raises(InputError, match=received):
+        check_held_out(third.get_model_path("0003-p80"), digits, "Model 'm'")
 
 
 def test_duplicates_are_chance_and_said(digits: Dataset, blobs: Dataset, tmp_path: Path) -> None:
@@ -187,15 +207,14 @@ def test_duplicates_are_chance_and_said(digits: Dataset, blobs: Dataset, tmp_pat
     more = np.random.default_rng(5).normal(size=(180, 4)).astype(np.float32)
     test = replace(other.test, x=np.concatenate([x, more]), y=np.arange(240) % 3)
     judged = check_held_out(folder.get_model_path("0003"), replace(other, test=test), "Model 'm'")
-    assert judged.notes == (
+    assert judged == (
         "1 of the 240 test examples that occur once in the data are among those that model 'm' "
         "was trained on (chance duplicates)",
     )
     # what is twice in the data does not count
     twice = replace(other.test, x=np.concatenate([x, x]), y=np.arange(120) % 3)
     assert (
-        check_held_out(folder.get_model_path("0003"), replace(other, test=twice), "Model 'm'")
-        == EvaluationNotes()
+        check_held_out(folder.get_model_path("0003"), replace(other, test=twice), "Model 'm'") == ()
     )
 
 
@@ -227,7 +246,7 @@ def test_natural_duplicates_do_not_hide_a_leak(tmp_path: Path) -> None:
         check_choices(folder, fresh, "Warm start 'r'")
     # the run's own parts are no leak, however many copies there are
     own = run_of(tmp_path / "own", fresh)
-    assert check_held_out(own.get_model_path("0003"), fresh, "Model 'm'") == EvaluationNotes()
+    assert check_held_out(own.get_model_path("0003"), fresh, "Model 'm'") == ()
 
 
 def test_rows_of_few_values_are_equal_by_chance(tmp_path: Path) -> None:
@@ -240,7 +259,7 @@ def test_rows_of_few_values_are_equal_by_chance(tmp_path: Path) -> None:
     judged = check_held_out(
         folder.get_model_path("0003"), table(rows, y, tuple(parts)), "Model 'm'"
     )
-    assert not judged.is_trained_on_validation
+    assert all("chance duplicates" in note for note in judged)
 
 
 def test_rows_of_a_table_are_known_under_any_normalize(tmp_path: Path) -> None:
@@ -255,13 +274,13 @@ def test_rows_of_a_table_are_known_under_any_normalize(tmp_path: Path) -> None:
     model = run_of(tmp_path / "run", learned).get_model_path("0003")
     for normalize in ("standardize", "none"):
         again = load_data(str(raw), normalize=normalize)
-        assert check_held_out(model, again, "Model 'm'") == EvaluationNotes()
+        assert check_held_out(model, again, "Model 'm'") == ()
         other = load_data(str(raw), seed=1, normalize=normalize)
         count = common(other.test.x, learned.train.x)
         with pytest.raises(InputError, match=f"{count} of the {len(other.test)} test examples"):
             check_held_out(model, other, "Model 'm'")
     stranger = load_data(str(scaled), seed=1)
-    assert check_held_out(model, stranger, "Model 'm'") == EvaluationNotes()
+    assert check_held_out(model, stranger, "Model 'm'") == ()
 
 
 def test_records_that_kept_rows_of_tables_are_read(blobs: Dataset, tmp_path: Path) -> None:
@@ -278,7 +297,7 @@ def test_records_that_kept_rows_of_tables_are_read(blobs: Dataset, tmp_path: Pat
         arrays |= {f"{kind}/0/{name}": values for name, values in sketch.items()}
     np.savez(folder.examples, **arrays)
     model = folder.get_model_path("0003")
-    assert check_held_out(model, blobs, "Model 'm'") == EvaluationNotes()
+    assert check_held_out(model, blobs, "Model 'm'") == ()
     check_choices(folder, blobs, "Warm start 'r'")
     leaky = replace(blobs, train=blobs.test, test=blobs.train)
     second = run_of(tmp_path / "second", leaky)

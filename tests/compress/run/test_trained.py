@@ -25,7 +25,7 @@ def run_at(path: Path, space: str = "cnn") -> SearchFolder:
     folder.data.write_text('{"source": "digits"}')
     history = ({"epoch": 1}, {"epoch": 2}, {"epoch": 3})
     folder.write_candidate(Candidate("0001", "complete", {}, 1, history=history))
-    folder.write_final(FinalTraining("0001", 0, 1, 40, 40, False, {"accuracy": 0.9}, {}, 1.0))
+    folder.write_final(FinalTraining("0001", 0, 1, 40, 40, {"accuracy": 0.9}, {}, 1.0))
     folder.write_compressed(
         CompressedModel(
             "0001", "", VAL, WEIGHTS, 1, 5, "", 1.0, "CPU", (), (), compressed="0001-p80",

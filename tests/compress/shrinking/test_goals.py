@@ -26,7 +26,6 @@ from compress.shrinking.goals import (
     format_cost,
     format_goals,
 )
-from compress.shrinking.job_runner import refuse_trained_validation
 
 DENSE = OriginalFiles(
     "float32", "exports/m.float32.tflite", {"float32": 2.0}, {"float32": 1000, "int8": 300},
@@ -319,9 +318,3 @@ def test_only_times_may_be_passed_by_their_spread() -> None:
     assert chosen_file(FILES, SHARES, {"latency": 0.49}, BAR).chosen.id == "half.float32"
     both = chosen_file(FILES, SHARES, {"latency": 0.49, "size": 490.0}, BAR)
     assert both.chosen.id == "third.float32"
-
-
-def test_learnt_validation_data_are_refused() -> None:
-    refuse_trained_validation(False)
-    with pytest.raises(InputError, match="validation part must be one that neither"):
-        refuse_trained_validation(True)

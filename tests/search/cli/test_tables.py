@@ -60,7 +60,7 @@ def run(path: Path) -> SearchFolder:
     record["plan"]["search"] = {"objectives": ["accuracy", "macs", "size_bytes"], "epochs": 3}
     write_json(folder.plan_path, record)
     folder.write_final(
-        FinalTraining("0002", 0, 1, 3, 2, False, {"accuracy": 0.9}, {"accuracy": 0.91}, 1.0)
+        FinalTraining("0002", 0, 1, 3, 2, {"accuracy": 0.9}, {"accuracy": 0.91}, 1.0)
     )
     return folder
 

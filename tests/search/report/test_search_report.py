@@ -62,15 +62,11 @@ def test_hypervolume_by_hand() -> None:
     # 0.9 - 1.1 x 0.4 and 10^(1 + 1.1 x 2)
     assert found.reference == pytest.approx({"accuracy": 0.46, "macs": 10**3.2})
     assert found.best == pytest.approx({"accuracy": 0.9, "macs": 10})
-    assert not found.has_end_times
 
 
 def test_trials_stand_in_the_order_in_which_they_ended() -> None:
     made = [candidate(0, 0.5, 9, ended=30.0), candidate(1, 0.6, 9, ended=10.0)]
-    assert [item.id for item in sort_by_end(made)[0]] == ["0001", "0000"]
-    assert sort_by_end(made)[1]
-    # one without a time: the order is not known
-    assert [item.id for item in sort_by_end([*made, candidate(2)])[0]] == ["0000", "0001", "0002"]
+    assert [item.id for item in sort_by_end(made)] == ["0001", "0000"]
     found = measure_progress(made, OBJECTIVES)
     assert found is not None
     # all cost the same: 1.1 of 1.1 there
@@ -266,11 +262,9 @@ def test_the_page_of_a_search(folder: SearchFolder) -> None:
     ]  # fmt: skip
     names = [trace["name"] for trace in found["Learning curves"]["traces"]]
     assert names.count("stopped") == 1
-    assert "It is not on record when trials ended" in found["Hypervolume over trials"]["caption"]
     content = json.loads((folder.path / "report.json").read_text())["search"]
     assert (content["epochs_trained"], content["epochs_full"]) == (43, 180)
     assert len(content["hypervolume"]["share"]) == 17  # the rejected one is no trial
-    assert content["hypervolume"]["order"] == "number"
     assert [item["target"] for item in content["importance"]] == ["accuracy", "macs"]
     assert content["importance"][0]["trials"] == 15
     before = (folder.path / "report.html").read_bytes()

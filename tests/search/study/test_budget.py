@@ -69,7 +69,7 @@ def test_a_target_needs_all_of_its_conditions(folder: SearchFolder) -> None:
 
 def by_definition(candidates: list[Candidate]) -> int:
     """After how many trials the front last grew: every hypervolume of all rows, anew."""
-    trials, _ = sort_by_end(candidates)
+    trials = sort_by_end(candidates)
     rows = [compute_losses(item, OBJECTIVES) for item in trials]
     finished = np.array([row for row in rows if row is not None])
     if len(finished) < 2:

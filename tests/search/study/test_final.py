@@ -55,7 +55,7 @@ def test_a_training_repeats_the_candidates(digits: Dataset, cpu: Device, tmp_pat
 
 
 def record(model: str, accuracy: float) -> FinalTraining:
-    return FinalTraining(model, 0, 1, 5, 5, False, {"accuracy": accuracy}, {"accuracy": 0.1}, 1.0)
+    return FinalTraining(model, 0, 1, 5, 5, {"accuracy": accuracy}, {"accuracy": 0.1}, 1.0)
 
 
 def test_jobs_leave_out_what_is_done(tmp_path: Path) -> None:

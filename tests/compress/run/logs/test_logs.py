@@ -212,9 +212,7 @@ def test_a_source_that_breaks_is_left_out(tmp_path: Path, caplog: pytest.LogCapt
 
 
 def test_what_a_search_and_a_compression_tell(folder: SearchFolder) -> None:  # noqa: F811
-    folder.write_final(
-        FinalTraining("0001", 0, 1, 5, 4, False, {"accuracy": 0.8}, {"accuracy": 0.7}, 1.0)
-    )
+    folder.write_final(FinalTraining("0001", 0, 1, 5, 4, {"accuracy": 0.8}, {"accuracy": 0.7}, 1.0))
     (candidates, finals), files = create_log_sources(folder), FileSource(folder)
     events = [*candidates.new(last=False), *finals.new(last=False)]
     known = {item.id: item for item in folder.read_candidates()}
