@@ -417,7 +417,6 @@ def _format_commands(
         warm_start=(),
         max_minutes=None,
         trial_minutes=None,
-        target=(),
     )
     final_options = FinalOptions(models=0) if search.no_train else FinalOptions()
     single_plan = replace(plan, search=search, threads=threads, final=final_options)

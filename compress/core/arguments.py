@@ -47,6 +47,7 @@ _TYPE_NAMES: dict[Any, str] = {
     str: "a text", Path: "a path", bool: "true or false", int: "an integer",
     float: "a number", dict: "a dictionary", list: "a list", tuple: "a tuple",
     _Model: "a Keras model", collections.abc.Sequence: "a list", collections.abc.Iterable: "a list",
+    collections.abc.Mapping: "a dictionary",
 }  # fmt: skip
 
 
@@ -62,39 +63,31 @@ class _Function:
             f"function of {self.argument_count} argument{'' if self.argument_count == 1 else 's'}"
         )
 
-    def is_instance(self, value: object) -> bool:
+    def is_instance(self, value: Any) -> bool:
         """Return whether a value accepts these arguments, as far as its signature is known."""
-        if not callable(value):
-            return False
         try:
-            signature = inspect.signature(value)
-        except (TypeError, ValueError):  # some built-in functions have no signature
+            inspect.signature(value).bind(*range(self.argument_count))
+        except TypeError:  # it is no function, or one of other arguments
+            return False
+        except ValueError:  # some built-in functions have no signature
             return not isinstance(value, type)
-        try:
-            signature.bind(*range(self.argument_count))
-        except TypeError:
-            return False
         return True
 
 
 @dataclass(frozen=True)
 class _Dictionary:
-    """Type of mappings with values of given types; () allows any type."""
+    """Type of mappings with values of given types."""
 
     value_types: tuple[Any, ...]
 
     @property
     def __name__(self) -> str:
-        kinds = " or ".join(map(_format_type, self.value_types))
-        return f"dictionary of {kinds}" if kinds else "dictionary"
+        return f"dictionary of {' or '.join(map(_format_type, self.value_types))}"
 
     def is_instance(self, value: object) -> bool:
         """Return whether a value is such a mapping."""
-        return isinstance(value, Mapping) and (
-            not self.value_types
-            or all(
-                any(_is_of_type(item, kind) for kind in self.value_types) for item in value.values()
-            )
+        return isinstance(value, Mapping) and all(
+            any(_is_of_type(item, kind) for kind in self.value_types) for item in value.values()
         )
 
 
@@ -272,8 +265,8 @@ def _list_classes(kind: Any) -> tuple[Any, ...]:
         return (_Function(len(typing.get_args(kind)[0])),)
     if origin is collections.abc.Mapping and len(typing.get_args(kind)) == 2:
         values = _list_classes(typing.get_args(kind)[1])
-        are_classes = all(isinstance(item, type) for item in values)
-        return (_Dictionary(values if are_classes else ()),)
+        if all(isinstance(item, type) for item in values):
+            return (_Dictionary(values),)
     if origin is not None:
         return (origin,)
     if kind is None or kind is types.NoneType:

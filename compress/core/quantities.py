@@ -106,24 +106,19 @@ def parse_number(text: str, unit: Unit | str = "") -> float | None:
         return None if number is None else float(number / scale)
 
 
-def describe_quantity(text: str) -> str:
-    """Return the kind of quantity in a text, like "a size" or "a latency", or "" for none.
-
-    Errors use it to name the unit that was given in place of another.
-    """
-    # 3m means minutes, 3M millions
-    minutes: tuple[Dimension, ...] = ("duration",) if text == text.lower() else ()
-    dimensions: tuple[Dimension, ...] = ("latency", "share", *minutes, "count", "size", "duration")
-    kinds = (kind for kind in dimensions if parse_quantity(text, kind) is not None)
-    return next((f"a {kind}" for kind in kinds), "")
-
-
 def format_received(value: object) -> str:
-    """Return a value as shown in errors: strings in quotes, with their kind of quantity."""
+    """Return a value as shown in errors: strings in quotes, with their kind of quantity.
+
+    The kind names the unit that was given in place of another.
+    """
     if not isinstance(value, str):
         return to_one_line(value)
-    kind = describe_quantity(value)
-    return to_one_line(repr(value)) + (f", which is {kind}" if kind else "")
+    # 3m means minutes, 3M millions
+    minutes: tuple[Dimension, ...] = ("duration",) if value == value.lower() else ()
+    dimensions: tuple[Dimension, ...] = ("latency", "share", *minutes, "count", "size", "duration")
+    kinds = (kind for kind in dimensions if parse_quantity(value, kind) is not None)
+    kind = next((f", which is a {kind}" for kind in kinds), "")
+    return to_one_line(repr(value)) + kind
 
 
 def parse_integer(

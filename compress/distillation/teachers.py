@@ -2,7 +2,7 @@
 
 The outputs for all training examples are computed once and stored in memory or on disk. The key of
 a cache is a hash of the teachers, the requested outputs and the examples, so that a stale cache is
-never used. On disk it is filled batch by batch and resumed after an interruption.
+never used. A file on disk has its name only once it is complete.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,9 +23,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.arguments import convert_json
 from compress.core.arrays import list_arrays, list_named_arrays, take_examples
-from compress.core.atomic_files import read_json, write_json
+from compress.core.atomic_files import replace_file
 from compress.core.errors import InputError
 from compress.core.lazy_modules import keras, tf
 from compress.core.memory_budget import get_current_budget
@@ -43,14 +43,11 @@ if TYPE_CHECKING:
 
 BATCH = 256
 """Maximum number of examples per batch; the memory budget may allow fewer."""
-META = "cache.json"
 MIB = 1 << 20
 MAX_MEMORY_BYTES = 1024 * MIB
 """Maximum size of a cache in memory; larger caches are on disk."""
 MEMORY_SHARE = 0.25
 """Share of the free memory that a cache may take."""
-RECORD_EVERY = 64
-"""Number of batches between two progress records on disk."""
 
 Arrays = dict[str, npt.NDArray[Any]]
 Shapes = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
@@ -273,15 +270,13 @@ class TeacherCache:
 
     Attributes:
         arrays: Arrays by name, one row per training example; memory-mapped if on disk.
-        location: "memory" or the folder.
+        location: "memory" or "disk".
         size_bytes: Total size of the arrays.
-        computed_rows: Number of rows computed now; the others were already cached.
     """
 
     arrays: Arrays
     location: str
     size_bytes: int
-    computed_rows: int
 
 
 def compute_cache_key(teachers: Teachers, data: Dataset) -> str:
@@ -310,15 +305,15 @@ def open_teacher_cache(
     Args:
         teachers: The teachers.
         data: Data set; only its training part is used.
-        folder: Folder of caches on disk, with one subfolder per key, which are kept; default: a
-            temporary folder that is removed on exit.
+        folder: Folder of caches on disk, which are kept and used again; default: a temporary folder
+            that is removed on exit.
         on_progress: Called with the share that is done.
 
     Yields:
         The cache.
 
     Raises:
-        InputError: A cache in the folder does not match its name, or the disk is too small.
+        InputError: The disk is too small.
     """
     examples = len(data.train)
     with teachers.prepare():
@@ -328,90 +323,64 @@ def open_teacher_cache(
         for name, value in row.items()
     }
     size = sum(math.prod(shape) * dtype.itemsize for shape, dtype in shapes.values())
+    fill = partial(_fill_cache, teachers, data, on_progress)
     if size <= get_current_budget().compute_share(MEMORY_SHARE, MAX_MEMORY_BYTES):
         arrays = {name: np.empty(shape, dtype) for name, (shape, dtype) in shapes.items()}
-        _fill_cache(teachers, data, arrays, 0, on_progress, None)
-        yield TeacherCache(arrays, "memory", size, examples)
+        fill(arrays)
+        yield TeacherCache(arrays, "memory", size)
         return
-    key = compute_cache_key(teachers, data)
     with contextlib.ExitStack() as stack:
         if folder is None:
             temporary = tempfile.TemporaryDirectory(
                 prefix="paretune-teacher-", ignore_cleanup_errors=True
             )
             folder = Path(stack.enter_context(temporary))
-        cache_folder = folder / key
-        arrays, done = _open_cache(cache_folder, key, shapes, size)
-        _fill_cache(teachers, data, arrays, done, on_progress, cache_folder)
-        yield TeacherCache(arrays, str(cache_folder), size, examples - done)
+        arrays = _map_outputs(folder, compute_cache_key(teachers, data), shapes, size, fill)
+        yield TeacherCache(arrays, "disk", size)
 
 
 def _fill_cache(
     teachers: Teachers,
     data: Dataset,
-    arrays: Arrays,
-    start: int,
     on_progress: Callable[[float], None] | None,
-    cache_folder: Path | None,
+    arrays: Arrays,
 ) -> None:
-    """Compute the rows from `start` on."""
+    """Compute all rows."""
     total = len(data.train)
     sizes = [values.shape[1:] for values in list_arrays(data.train.x)]
     size = min(find_batch_size(teachers.models, BATCH, input_shapes=sizes), total)
     scaled = data.preprocess.to_graph_function()
     with teachers.prepare():
         outputs = tf.function(lambda x: teachers.compute_outputs(scaled(x)), autograph=False)
-        for batch, first in enumerate(range(start, total, size), start=1):
+        for first in range(0, total, size):
             # the last batch overlaps the one before: another size would retrace the teachers
             low = min(first, total - size)
             for name, value in outputs(take_examples(data.train.x, slice(low, low + size))).items():
                 arrays[name][low : low + size] = value.numpy()
-            is_due = batch % RECORD_EVERY == 0 or low + size == total
-            if cache_folder is not None and is_due:
-                _record_progress(cache_folder, arrays, low + size)
             if on_progress is not None:
                 on_progress((low + size) / total)
 
 
-def _open_cache(cache_folder: Path, key: str, shapes: Shapes, size: int) -> tuple[Arrays, int]:
-    """Open or create the files of a cache; return the arrays and the number of finished rows."""
-    meta = {
-        "key": key,
-        "examples": next(iter(shapes.values()))[0][0],
-        "arrays": {name: [list(shape[1:]), dtype.str] for name, (shape, dtype) in shapes.items()},
-    }
-    done = 0
-    if (cache_folder / META).exists():
-        stored_meta = read_json(cache_folder / META)
-        done = convert_json(stored_meta.pop("done", 0), int, f"'{cache_folder / META}': done")
-        if stored_meta != meta:
-            raise InputError(
-                "A teacher cache must be of this teacher and these examples. Received: "
-                f"'{cache_folder}', of key {stored_meta.get('key')} instead of {key}. Remove it."
-            )
-    cache_folder.mkdir(parents=True, exist_ok=True)
-    missing = [name for name in shapes if not (cache_folder / f"{name}.npy").exists()]
-    if missing:
-        done = 0
-        free = shutil.disk_usage(cache_folder).free
-        if size > free:
-            raise InputError(
-                f"The disk of '{cache_folder}' must have room for the teacher's outputs: "
-                f"{size / MIB:,.0f} MiB. Received: {free / MIB:,.0f} MiB free. Use another "
-                "folder."
-            )
-    arrays: Arrays = {}
-    for name, (shape, dtype) in shapes.items():
-        mode: Any = "w+" if name in missing else "r+"
-        path = cache_folder / f"{name}.npy"
-        arrays[name] = np.lib.format.open_memmap(path, mode=mode, dtype=dtype, shape=shape)
-    if done == 0:
-        write_json(cache_folder / META, {**meta, "done": 0})
-    return arrays, done
-
-
-def _record_progress(cache_folder: Path, arrays: dict[str, Any], done: int) -> None:
-    """Flush the arrays and record that the first `done` rows are written."""
-    for array in arrays.values():
-        array.flush()
-    write_json(cache_folder / META, {**read_json(cache_folder / META), "done": done})
+def _map_outputs(
+    folder: Path, key: str, shapes: Shapes, size: int, fill: Callable[[Arrays], None]
+) -> Arrays:
+    """Return memory-mapped outputs, from earlier files of the same key or filled now."""
+    paths = {name: folder / f"{key}-{name}.npy" for name in shapes}
+    if all(path.exists() for path in paths.values()):
+        return {name: np.lib.format.open_memmap(path) for name, path in paths.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise InputError(
+            f"The disk of '{folder}' must have room for the teacher's outputs: "
+            f"{size / MIB:,.0f} MiB. Received: {free / MIB:,.0f} MiB free. Use another folder."
+        )
+    arrays: dict[str, Any] = {}
+    with contextlib.ExitStack() as stack:
+        for name, (shape, dtype) in shapes.items():
+            path = stack.enter_context(replace_file(paths[name]))
+            arrays[name] = np.lib.format.open_memmap(path, "w+", dtype, shape)
+        fill(arrays)
+        for array in arrays.values():
+            array.flush()
+    return arrays

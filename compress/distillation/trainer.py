@@ -157,7 +157,8 @@ def distill(
 
     Raises:
         InputError: A model does not fit the data, a layer pair does not exist, a loss does not fit
-            the task, or a cache or checkpoint belongs to another training.
+            the task, a checkpoint belongs to another training, or the disk has no room for the
+            teacher's outputs.
         TrainingDiverged: The loss became NaN or infinite, or too large.
 
     Example:
@@ -214,15 +215,12 @@ def distill(
             seconds=seconds,
             on_share=None if on_progress is None else partial(on_progress, DISTILLING),
         )
-    cache_location = (
-        "off" if cached is None else "memory" if cached.location == "memory" else "disk"
-    )
     return DistillResult(
         student,
         training,
         teacher_val,
         tuple(str(hint) for hint in objective.hints),
-        cache_location,
+        cached.location if cached else "off",
         cached.size_bytes if cached else 0,
         tuple(notes),
     )

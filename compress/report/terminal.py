@@ -29,8 +29,6 @@ ELSEWHERE = "A wider terminal and --out have them."
 MAX_NAMES = 4
 GAP = 2
 """Characters between two columns of a table."""
-MIN_COLUMN_WIDTH = 12
-"""Minimum width of a wrapped column, in characters."""
 
 
 def to_text(text: object, style: str = "") -> Text:
@@ -48,7 +46,7 @@ class ReportTable:
     """A table that adapts to the terminal's width.
 
     Cells are never truncated. If the table is too wide, columns are dropped in the order of `drop`,
-    and a line lists them; then long names are wrapped.
+    and a line lists them; then names that are wider than the terminal are folded.
 
     Attributes:
         title: Title above the table.
@@ -89,40 +87,29 @@ class ReportTable:
             text = f"Not shown at {options.max_width} columns: {', '.join(missing)}. {ELSEWHERE}"
             yield to_text(text, "dim")
 
-    def _fit_columns(self, max_width: int) -> dict[int, int]:
-        """Return the shown columns with their width."""
+    def _fit_columns(self, max_width: int) -> dict[int, int | None]:
+        """Return the shown columns with their width; None: even the least widths do not fit."""
         sizes = [self._measure_column(column) for column in range(len(self.heads))]
-        least = {column: narrow for column, (narrow, _) in enumerate(sizes)}
-        kept, dropped = set(least), list[int]()
-        for column in map(self.heads.index, self.drop):
-            if _compute_total_width(least, kept) <= max_width:
-                break
-            kept.remove(column)
-            dropped.append(column)
-        for column in reversed(dropped):
-            if _compute_total_width(least, kept | {column}) <= max_width:
+        optional = [self.heads.index(head) for head in reversed(self.drop)]
+        kept = set(range(len(sizes))).difference(optional)
+        spare = max_width + GAP - sum(GAP + sizes[column][0] for column in kept)
+        for column in optional:
+            if (needed := GAP + sizes[column][0]) <= spare:
                 kept.add(column)
-        widths = {column: least[column] for column in least if column in kept}
-        self._expand_columns(widths, sizes, max_width)
-        # narrow the widest columns until the table fits or all have the minimum width
-        while (excess := _compute_total_width(widths, widths) - max_width) > 0:
-            widest = max(widths, key=lambda column: widths[column])
-            if widths[widest] <= MIN_COLUMN_WIDTH:
-                break
-            widths[widest] = max(MIN_COLUMN_WIDTH, widths[widest] - excess)
-        return widths
-
-    def _expand_columns(
-        self, widths: dict[int, int], sizes: Sequence[tuple[int, int]], max_width: int
-    ) -> None:
-        """Distribute spare width to headings, then to text columns."""
-        texts = [column for column in widths if self.heads[column] in self.wrap]
-        for columns in ([column for column in widths if column not in texts], texts):
+                spare -= needed
+        widths = {column: sizes[column][0] for column in sorted(kept)}
+        if spare < 0:
+            return dict.fromkeys(widths)
+        # headings get spare width first, then text columns
+        for is_text in (False, True):
+            columns = [column for column in widths if (self.heads[column] in self.wrap) == is_text]
             missing = {column: sizes[column][1] - widths[column] for column in columns}
-            spare, total = max_width - _compute_total_width(widths, widths), sum(missing.values())
+            total = sum(missing.values())
+            given = min(spare, total)
             for column, more in missing.items():
-                if total and spare > 0:
-                    widths[column] += min(more, spare * more // total)
+                widths[column] += given * more // max(1, total)
+            spare -= given
+        return {**widths}
 
     def _measure_column(self, column: int) -> tuple[int, int]:
         """Return the minimum width of a column, and its width without wrapping."""
@@ -131,11 +118,6 @@ class ReportTable:
         words = [cell_len(word) for cell in cells for word in cell.split()]
         least = max(words, default=0) if head in self.wrap else full
         return max(least, *map(cell_len, head.split() or [""])), max(full, cell_len(head))
-
-
-def _compute_total_width(widths: dict[int, int], columns: set[int] | dict[int, int]) -> int:
-    """Return the width of a table of these columns."""
-    return sum(widths[column] for column in columns) + GAP * (len(columns) - 1)
 
 
 def render_costs(

@@ -27,15 +27,13 @@ from compress.plan.shrink import (
     ShrinkWeights,
 )
 from search.plan.cluster import ClusterOptions
-from search.plan.conditions import COSTS, Condition
 from search.plan.final import FinalOptions
-from search.plan.search import DEFAULT_TRIALS, MAX_TRIALS, SearchOptions
+from search.plan.search import COSTS, DEFAULT_TRIALS, MAX_TRIALS, SearchOptions
 from search.plan.stopping import compute_rungs
 
 __all__ = [
     "COSTS",
     "ClusterOptions",
-    "Condition",
     "FinalOptions",
     "SearchData",
     "SearchOptions",

@@ -23,7 +23,6 @@ from compress.plan.fields import (
     validate_fields,
 )
 from compress.plan.training import MAX_EPOCHS, MAX_EPOCHS_REASON
-from search.plan.conditions import COSTS, Conditions
 from search.plan.stopping import REMOVED_RULES, RULES
 from search.plugins import SAMPLERS
 
@@ -33,6 +32,8 @@ if TYPE_CHECKING:
 DEFAULT_SAMPLER = "pareto"
 """Sampler of "auto": the best or among the best in all measurements, see docs/results/search.md."""
 
+COSTS = ("macs", "params", "size_bytes", "latency_ms")
+"""Costs that can be objectives."""
 DEFAULT_OBJECTIVES, DEFAULT_COST = ("accuracy",), "macs"
 """Objectives if none are given; where a task has no accuracy, its first quality takes the place."""
 DEFAULT_TRIALS, MAX_TRIALS = 20, 10_000_000
@@ -104,9 +105,16 @@ class SearchOptions:
         "converged": RemovedOption(
             "--converged-after",
             "No figure showed after how many trials without a larger hypervolume a search is "
-            "worth ending. Use trials, max_minutes or target; the report shows the hypervolume "
-            "over the trials.",
+            "worth ending. Use trials or max_minutes; the report shows the hypervolume over the "
+            "trials.",
             unused_values=(0,),
+        ),
+        "target": RemovedOption(
+            "--target",
+            "No figure showed that ending at the first candidate that meets conditions gains "
+            "anything. Use trials or max_minutes, or Ctrl-C once a candidate is good enough: the "
+            "same command with fewer trials ends with the candidates so far.",
+            unused_values=([], ()),
         ),
     }
 
@@ -142,11 +150,6 @@ class SearchOptions:
         "time limit of one trial, in minutes (or 90s); a longer one fails; default: none",
         extendable=True,
         unit="minutes",
-    )
-    target: Conditions = option(
-        (),
-        "stop at the first candidate that meets these conditions: accuracy>=0.92,macs<=2e6",
-        extendable=True,
     )
     stopping: str = option(
         "dominance",
@@ -222,7 +225,7 @@ class SearchOptions:
         require(bool(self.objectives), "objectives", "name one quality", self.objectives)
         require_choice("quality", self.objectives[0], list_metrics())
         for name in self.objectives[1:]:
-            require_choice("cost", name, tuple(COSTS))
+            require_choice("cost", name, COSTS)
         require(
             len(set(self.objectives)) == len(self.objectives),
             "objectives",

@@ -257,7 +257,7 @@ def _to_objectives(point: Losses, objectives: Sequence[str]) -> dict[str, float]
 
 
 class Budget:
-    """The stopping conditions of a search: trials, time, a target.
+    """The stopping conditions of a search: trials and time.
 
     Time of earlier, interrupted runs in the same folder counts; time between runs does not.
 
@@ -295,15 +295,4 @@ class Budget:
             return f"{self._plan.max_trials} trials"
         if options.max_minutes is not None and self.seconds >= 60 * options.max_minutes:
             return f"{options.max_minutes:g} minutes are over"
-        for item in candidates:
-            if options.target and self._meets_target(item):
-                return f"candidate {item.id} meets {','.join(map(str, options.target))}"
         return ""
-
-    def _meets_target(self, candidate: Candidate) -> bool:
-        values = {**vars(candidate), **candidate.val}
-        return candidate.state == COMPLETE and all(
-            values.get(condition.name) is not None
-            and condition.is_met(float(values[condition.name]))
-            for condition in self._plan.search.target
-        )

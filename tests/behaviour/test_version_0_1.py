@@ -88,6 +88,5 @@ def test_a_plan_of_a_search_is_read(paretune: Command, tmp_path: Path) -> None:
     assert plan["search"]["stopping"] == "none"
     assert plan["search"]["max_minutes"] == 8
     assert plan["search"]["trial_minutes"] == 5
-    assert plan["search"]["target"] == ["accuracy>=0.99"]
     assert plan["cluster"]["engine"] == "local"
     assert not {"stopping", "budget", "engine"} & plan.keys()

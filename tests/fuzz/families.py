@@ -445,9 +445,7 @@ def units(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
         value = pick(rng, (_toml(text), _toml([text]), text or "3"))
         (folder / "p.toml").write_text(f"[{section}]\n{name} = {value}\n")
         return ["shrink", "m.keras", "--data", "nowhere", "--plan", "p.toml"]
-    condition = f"{pick(rng, ('macs', 'latency_ms', 'size_bytes', 'accuracy'))}<={text}"
-    words = pick(rng, (("--target", condition), (f"--{pick(rng, searched)}", text)))
-    return ["search", "--data", "nowhere", *words]
+    return ["search", "--data", "nowhere", f"--{pick(rng, searched)}", text]
 
 
 def folders(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:

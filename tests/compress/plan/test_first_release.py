@@ -125,7 +125,7 @@ def test_a_toml_plan_of_the_first_release_is_read() -> None:
 FORMER_SECTIONS = {
     "search": {"space": "mlp"},
     "stopping": {"rule": "none", "eta": 3.0, "margin": 0.02, "rungs": [], "plateau": 0},
-    "budget": {"minutes": 60.0, "trial_minutes": "90s", "converged": 0, "target": ["macs<=2M"]},
+    "budget": {"minutes": 60.0, "trial_minutes": "90s", "converged": 0, "target": []},
     "engine": {
         "name": "ray", "address": "auto", "cpus": 2, "gpus": 0.5, "files": "s3://bucket/path",
     },
@@ -133,8 +133,7 @@ FORMER_SECTIONS = {
 """Sections of earlier versions, with every key that they had."""
 NOW = {
     "space": "mlp", "stopping": "none", "max_minutes": 60, "trial_minutes": 1.5,
-    "target": "macs<=2M", "engine": "ray", "cpus_per_worker": 2, "gpus_per_worker": 0.5,
-    "files": "s3://bucket/path",
+    "engine": "ray", "cpus_per_worker": 2, "gpus_per_worker": 0.5, "files": "s3://bucket/path",
 }  # fmt: skip
 
 
@@ -174,6 +173,7 @@ def test_a_value_at_its_former_and_its_present_path_is_refused() -> None:
         ({"stopping": {"rungs": ["2", "4"]}}, "Option 'rungs' was removed. Trials are compared"),
         ({"stopping": {"plateau": 3}}, "Option 'plateau' was removed. No figure"),
         ({"budget": {"converged": 20}}, "Option 'converged' was removed. No figure"),
+        ({"budget": {"target": ["macs<=2M"]}}, "Option 'target' was removed. No figure showed"),
         ({"engine": {"name": "ray", "address": "h:1"}}, "Option 'address' was removed. Ray itself"),
         ({"search": {"replay": "c.json"}}, "Option 'replay' was removed. Give the file to warm_s"),
         ({"search": {"prefer": ["macs<=1M"]}}, "Option 'prefer' was removed. No figure"),

@@ -58,15 +58,6 @@ def test_time_of_interrupted_runs_counts(folder: SearchFolder) -> None:
         assert budget.find_stop_reason([]) == "1 minutes are over"
 
 
-def test_a_target_needs_all_of_its_conditions(folder: SearchFolder) -> None:
-    target = {"target": "accuracy>=0.92,macs<=2e6"}
-    near = [candidate(0, 0.93, 3_000_000), candidate(1, 0.91, 10),
-            candidate(2, 0.93, 10, "stopped")]  # fmt: skip
-    assert over(folder, near, **target) == ""
-    met = [*near, candidate(3, 0.92, 2_000_000)]
-    assert over(folder, met, **target) == "candidate 0003 meets accuracy>=0.92,macs<=2M"
-
-
 def by_definition(candidates: list[Candidate]) -> int:
     """After how many trials the front last grew: every hypervolume of all rows, anew."""
     trials = sort_by_end(candidates)
