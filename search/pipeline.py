@@ -48,7 +48,6 @@ from search.plan.search import DEFAULT_OBJECTIVES
 from search.plugins import ENGINES, SAMPLERS
 from search.report import SearchReport, load_report, render
 from search.spaces import SubnetworkSpace
-from search.study import study as studies
 from search.study.checks import (
     check_compression,
     check_data_leakage,
@@ -58,7 +57,7 @@ from search.study.checks import (
 )
 from search.study.costs import find_timed_space, measure_parts
 from search.study.directory import SearchFolder
-from search.study.events import create_log_sources, upload_artifacts
+from search.study.events import create_log_sources
 from search.study.recovery import is_untried, remove_study
 from search.study.storage import open_storage
 from search.study.warm_start import find_sources, read_replayed
@@ -398,10 +397,6 @@ def _execute_plan(
                 lambda name: load_model(folder.get_shipped_path(name)),
             )
         report = render(folder.path)
-        try:  # artifacts are for Optuna's dashboard; a run is complete without them
-            upload_artifacts(studies.open_study(folder, plan), folder)
-        except Exception as error:  # errors of the storage or the disk
-            LOG.info("note: the study got no artifacts: %s: %s", type(error).__name__, error)
         LOG.info("report: %s", folder.path / "report.html")
     if failures:
         raise RunFailed(
