@@ -440,7 +440,7 @@ def _wait_for_orphans(folder: SearchFolder, *, fail_on_timeout: bool) -> None:
             machines are abandoned instead.
     """
     deadline = time.monotonic() + 30
-    while linux.is_shared(folder.path / WORKERS_LOCK):
+    while linux.is_locked(folder.path / WORKERS_LOCK):
         if time.monotonic() > deadline:
             if not fail_on_timeout:
                 LOG.info("workers of an earlier run still run somewhere: they are given up")
