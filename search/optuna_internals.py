@@ -81,8 +81,8 @@ def set_trial_attr(study: optuna.Study, trial: FrozenTrial, name: str, value: An
 def set_study_attr(study: optuna.Study, name: str, value: Any) -> None:
     """Set a system attribute of a study.
 
-    Optuna's dashboard reads artifacts, notes and names of objectives there, and `Study` has no
-    public method to write them.
+    Optuna keeps names of objectives and states of samplers there, such as the next index of a
+    quasi-random sequence, and `Study` has no public method that writes them.
 
     Args:
         study: The study.

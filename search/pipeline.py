@@ -47,7 +47,6 @@ from search.plan.search import DEFAULT_OBJECTIVES
 from search.plugins import ENGINES, SAMPLERS
 from search.report import SearchReport, load_report, render
 from search.spaces import SubnetworkSpace
-from search.study import study as studies
 from search.study.checks import (
     check_compression,
     check_data_leakage,
@@ -57,7 +56,7 @@ from search.study.checks import (
 )
 from search.study.costs import find_timed_space, measure_parts
 from search.study.directory import SearchFolder
-from search.study.events import create_log_sources, upload_artifacts
+from search.study.events import create_log_sources
 from search.study.storage import open_storage
 from search.study.warm_start import find_sources, read_replayed
 
@@ -391,10 +390,6 @@ def _execute_plan(
                 lambda name: load_model(folder.get_shipped_path(name)),
             )
         report = render(folder.path)
-        try:  # artifacts are for Optuna's dashboard; a run is complete without them
-            upload_artifacts(studies.open_study(folder, plan), folder)
-        except Exception as error:  # errors of the storage or the disk
-            LOG.info("note: the study got no artifacts: %s: %s", type(error).__name__, error)
         LOG.info("report: %s", folder.path / "report.html")
     if failures:
         raise RunFailed(
@@ -437,7 +432,7 @@ def _wait_for_orphans(folder: SearchFolder, *, fail_on_timeout: bool) -> None:
             machines are abandoned instead.
     """
     deadline = time.monotonic() + 30
-    while linux.is_shared(folder.path / WORKERS_LOCK):
+    while linux.is_locked(folder.path / WORKERS_LOCK):
         if time.monotonic() > deadline:
             if not fail_on_timeout:
                 LOG.info("workers of an earlier run still run somewhere: they are given up")

@@ -37,64 +37,39 @@ _GPU_NODES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 _IDLE_FIELDS = (3, 4)  # idle, iowait; see proc_stat(5)
 
 
-class Lock:
-    """File lock of this process; the kernel releases it with the last copy of its descriptor."""
-
-    def __init__(self, handle: IO[str]) -> None:
-        self._handle = handle
-
-    def release(self) -> None:
-        """Release the lock; a second call does nothing."""
-        self._handle.close()
-
-
-def lock_file(path: Path, *, wait: bool) -> Lock | None:
-    """Lock a file against all other processes.
+def lock_file(path: Path, *, is_shared: bool = False, wait: bool = True) -> IO[str]:
+    """Lock a file against other processes.
 
     Args:
         path: The file; it is created if missing, and not removed.
-        wait: Wait while another process holds the lock.
+        is_shared: Other processes may hold a shared lock at the same time.
+        wait: Wait while other processes hold locks that exclude this one.
 
     Returns:
-        The lock, or None if another process holds it and `wait` is false.
-    """
-    return _acquire_lock(path, fcntl.LOCK_EX, wait)
-
-
-def share_file(path: Path) -> Lock:
-    """Hold a shared lock of a file together with other processes; see `is_shared`."""
-    shared_lock = _acquire_lock(path, fcntl.LOCK_SH, wait=True)
-    assert shared_lock is not None
-    return shared_lock
-
-
-def is_shared(path: Path) -> bool:
-    """Return whether any process holds a lock of `share_file`."""
-    exclusive_lock = _acquire_lock(path, fcntl.LOCK_EX, wait=False)
-    if exclusive_lock is not None:
-        exclusive_lock.release()
-    return exclusive_lock is None
-
-
-def _acquire_lock(path: Path, kind: int, wait: bool) -> Lock | None:
-    """Return a lock on a file, created if missing.
-
-    Returns:
-        The lock; None if `wait` is False and another process holds it.
+        The open file. Closing it releases the lock, and so does the end of the process; the kernel
+        releases it with the last copy of the descriptor.
 
     Raises:
+        BlockingIOError: `wait` is False and another process holds such a lock.
         OSError: The file cannot be opened, or its file system does not lock files.
     """
-    handle = open(path, "w")  # noqa: SIM115 - held until release
+    handle = open(path, "w")  # noqa: SIM115 - held until the lock is released
+    kind = fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX
     try:
         fcntl.flock(handle, kind if wait else kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        handle.close()
-        return None
     except BaseException:
         handle.close()
         raise
-    return Lock(handle)
+    return handle
+
+
+def is_locked(path: Path) -> bool:
+    """Return whether any process holds a lock of a file."""
+    try:
+        lock_file(path, wait=False).close()
+    except BlockingIOError:
+        return True
+    return False
 
 
 def select_watch_method() -> str:

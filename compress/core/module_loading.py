@@ -42,7 +42,6 @@ INSTALL_TARGETS = {
     "ray": "'paretune[ray]'", "psycopg": "'paretune[postgresql]'", "pymysql": "'paretune[mysql]'",
     "fsspec": "'paretune[ray]'", "tensorboard": "'paretune[tensorboard]'",
     "mlflow": "'paretune[mlflow]'", "wandb": "'paretune[wandb]'",
-    "optuna_dashboard": "'paretune[dashboard]'",
 }  # fmt: skip
 """Argument of `pip install`, by package."""
 

@@ -336,16 +336,15 @@ class RunFolder:
         Raises:
             InputError: Another process holds the lock.
         """
-        lock = linux.lock_file(self.lock, wait=False)
-        if lock is None:
+        try:
+            lock = linux.lock_file(self.lock, wait=False)
+        except BlockingIOError:
             raise InputError(
                 f"Output folder '{self.path}' is in use by another paretune process. Wait "
                 "for it, or choose another output folder."
-            )
-        try:
+            ) from None
+        with lock:
             yield
-        finally:
-            lock.release()
 
     def remove_half_written(self) -> None:
         """Remove half-written files of killed processes; no other process may be writing."""

@@ -17,7 +17,7 @@ from compress.core.native_output import silence_tensorflow_import
 from compress.plan import Plan
 from compress.plan.bench import BenchPlan
 from compress.plan.shrink import ShrinkPlan
-from search.cli import bench, dashboard, run, space
+from search.cli import bench, run, space, storage
 from search.cli._console import report_output_errors
 from search.cli._help import MAX_WIDTH, Commands, add_command, format_jobs
 from search.cli._options import create_plan_command
@@ -96,10 +96,9 @@ add_command(
 )
 add_command(app, "inspect", bench.inspect)
 add_command(app, "report", run.report)
-add_command(app, "dashboard", dashboard.serve_dashboard)
 app.add_typer(space.space)
 app.add_typer(bench.latency_table)
-app.add_typer(dashboard.storage)
+app.add_typer(storage.storage)
 
 
 def main() -> None:

@@ -11,7 +11,12 @@ from typing import Annotated, Any, ClassVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from compress.core.errors import InputError, ParetuneError, build_unknown_name_error
+from compress.core.errors import (
+    InputError,
+    ParetuneError,
+    build_removed_name_error,
+    build_unknown_name_error,
+)
 from compress.plan.fields import FORMER_NAMES, RemovedOption, list_removed_options
 from compress.plan.shrink import ShrinkPlan
 from search.cli._console import print_error
@@ -49,6 +54,11 @@ SYNONYMS = {
     "--prune": "--sparsity",
 }
 """Names of options in other tools -> our names."""
+REMOVED_COMMANDS = {
+    "dashboard": "Optuna's own shows the study: `pip install optuna-dashboard`, then "
+    "`optuna-dashboard RUN/study.journal`, or the URL that --storage had."
+}
+"""What to use instead of the commands of earlier versions, by name."""
 
 JOBS = {
     "shrink": (
@@ -209,10 +219,12 @@ class Commands(TyperGroup):
         """Return the command with the given name.
 
         Raises:
-            InputError: There is no command of this name.
+            InputError: There is no command of this name, or it was removed.
         """
         names = self.list_commands(ctx)
         if not ctx.resilient_parsing and args[0] not in names and args[0][:1] != "-":
+            if args[0] in REMOVED_COMMANDS:
+                raise build_removed_name_error("command", args[0], REMOVED_COMMANDS[args[0]])
             raise build_unknown_name_error("command", args[0], names)
         return super().resolve_command(ctx, args)
 

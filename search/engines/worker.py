@@ -119,7 +119,7 @@ def _run_worker(arguments: argparse.Namespace) -> None:
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     # held until this process ends; a resumed run waits for the lock before it opens the journal
-    lock = linux.share_file(arguments.folder / WORKERS_LOCK)  # noqa: F841
+    lock = linux.lock_file(arguments.folder / WORKERS_LOCK, is_shared=True)  # noqa: F841
     try:
         from search.engines.run_jobs import SearchWorker, ShrinkWorker
         from search.study.directory import SearchFolder

@@ -1,11 +1,11 @@
-"""Log events of a search, and upload of its files to Optuna's dashboard."""
+"""Log events of a search."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from compress.core.atomic_files import list_complete_files
 from compress.core.errors import InputError
@@ -13,15 +13,6 @@ from compress.run.logs import Event, Point
 from compress.run.records import read_record
 from search.study.costs import NAMES
 from search.study.directory import FinalTraining, SearchFolder
-
-if TYPE_CHECKING:
-    import optuna
-
-ARTIFACTS_FOLDER = "artifacts"
-"""Subfolder of a run in which Optuna keeps its copies."""
-REPORT_FILES = ("pareto.png", "report.html")
-ARTIFACTS_ATTR = "paretune:artifacts"
-"""Study attribute that holds the sizes of uploaded files, by name."""
 
 
 def create_log_sources(folder: SearchFolder) -> tuple[RecordSource, RecordSource]:
@@ -103,33 +94,3 @@ def _build_final_training_event(path: Path) -> Event:
     params = {"model": record.model, "seed": record.seed, "epochs": record.epochs}
     points = (Point(record.best_epoch, values),)
     return Event(f"final {path.stem}", path.stem, points, params, "candidate")
-
-
-def upload_artifacts(study: optuna.Study, folder: SearchFolder) -> None:
-    """Upload a run's report and exported files to its study.
-
-    They belong to the study rather than to trials, because Optuna adds nothing to finished trials.
-    Only new and changed files are uploaded.
-
-    Args:
-        study: The study of the run.
-        folder: The folder of the run.
-    """
-    import optuna
-
-    artifact_folder = folder.path / ARTIFACTS_FOLDER
-    artifact_folder.mkdir(exist_ok=True)
-    store = optuna.artifacts.FileSystemArtifactStore(base_path=artifact_folder)
-    uploaded_sizes: dict[str, int] = study.user_attrs.get(ARTIFACTS_ATTR, {})
-    sizes = dict(uploaded_sizes)
-    files = [item.file for record in folder.read_compressed() for item in record.artifacts]
-    for name in (*REPORT_FILES, *files):
-        path = folder.path / name
-        if not path.is_file() or sizes.get(name) == path.stat().st_size:
-            continue
-        optuna.artifacts.upload_artifact(
-            artifact_store=store, file_path=str(path), study_or_trial=study
-        )
-        sizes[name] = path.stat().st_size
-    if sizes != uploaded_sizes:
-        study.set_user_attr(ARTIFACTS_ATTR, sizes)

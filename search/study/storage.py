@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import IO, Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
 import optuna
@@ -39,7 +39,6 @@ from optuna.trial import FrozenTrial
 from compress.core import credentials, linux
 from compress.core.errors import InputError, ParetuneError
 from compress.core.faults import RETRY_SECONDS, find_fault, retry_call
-from compress.core.linux import Lock
 from compress.core.module_loading import require_packages
 from compress.plan.fields import require
 from search.optuna_internals import serve_storage
@@ -263,18 +262,17 @@ class JournalLock:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lock: Lock | None = None
+        self._lock: IO[str] | None = None
 
     def acquire(self) -> bool:
         """Wait for the lock and return True."""
-        self._lock = linux.lock_file(self._path, wait=True)
+        self._lock = linux.lock_file(self._path)
         return True
 
     def release(self) -> None:
         """Release the lock."""
         if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+            self._lock.close()
 
 
 def create_proxy(url: str, port: int) -> Proxy:

@@ -70,7 +70,7 @@ def open_study(folder: SearchFolder, plan: SearchPlan) -> optuna.Study:
         load_if_exists=True,
     )
     names = list(plan.search.resolved_objectives)
-    if study.metric_names != names:  # Optuna's dashboard shows them
+    if study.metric_names != names:  # plots and dashboards of Optuna show them
         experimental = optuna.exceptions.ExperimentalWarning
         with warnings.catch_warnings(action="ignore", category=experimental):
             study.set_metric_names(names)

@@ -18,6 +18,7 @@ from compress.plan.bench import BenchPlan
 from compress.plan.fields import list_plan_fields, list_removed_options
 from compress.plan.shrink import ShrinkPlan
 from search.cli import app
+from search.cli._help import REMOVED_COMMANDS
 from search.plan import SearchPlan
 
 ROOT = Path(__file__).parents[2]
@@ -149,6 +150,7 @@ def test_every_removed_option_stands_on_the_migration_page() -> None:
     assert len(removed) > 30
     assert {flag for flag in removed if f"`{flag}" not in page} == set()
     assert removed & every_flag(COMMAND) == set()
+    assert {name for name in REMOVED_COMMANDS if f"`paretune {name}`" not in page} == set()
 
 
 def test_messages_of_the_troubleshooting_page_are_ours() -> None:

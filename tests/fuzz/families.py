@@ -233,7 +233,7 @@ def paths(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
         _on_data(path), ["inspect", path], ["report", path], ["bench", path, "--out", "new"],
         ["compress", path, "--data", "digits"], ["run", "--plan", path, "--data", "nowhere"],
         ["compress", "text.keras", "--data", path], ["run", "--data", "nowhere", "--out", path],
-        ["run", "--data", path], [*SEARCH, "--warm-start", path], ["dashboard", path],
+        ["run", "--data", path], [*SEARCH, "--warm-start", path],
         ["run", "--data", "nowhere", "--teacher", path], ["space", "describe", f"around:{path}"],
         ["inspect", "text.keras", "--out", path], ["bench", "text.keras", path],
     ))  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.arrays import count_examples, take_examples
+from compress.core.arrays import count_examples, map_columns, take_examples
 from compress.core.errors import InputError
 from compress.core.statistics import compute_jackknife_values
 
@@ -180,15 +180,8 @@ class Task(ABC):
         """Return the value of the main metric that enters a mean over outputs, at least 0."""
         return max(0.0, metrics[self.qualities[0]])
 
-    @property
-    def tally_shape(self) -> tuple[int, ...]:
-        """The shape of an example's `tallies`; (): none."""
-        return ()
-
-    def tallies(
-        self, labels: Array, scores: Floats, *, threshold: float = 0.0
-    ) -> npt.NDArray[np.float64] | None:
-        """Return terms of each example whose sums determine the metrics, (n, ...).
+    def tallies(self, labels: Array, scores: Floats, *, threshold: float = 0.0) -> Any:
+        """Return terms of each example whose sums determine the metrics, (n, ...), or by name.
 
         None if the metrics cannot be computed from sums over examples.
 
@@ -199,7 +192,7 @@ class Task(ABC):
         """
         return None
 
-    def of_tallies(self, sums: npt.NDArray[np.float64]) -> dict[str, float]:
+    def compute_from_tallies(self, sums: Any) -> dict[str, float]:
         """Return the metrics from sums of `tallies` over examples."""
         raise NotImplementedError("this task's qualities are no sums over examples")
 
@@ -238,7 +231,8 @@ class Task(ABC):
 
         def evaluate(index: npt.NDArray[np.int64]) -> float:
             if tallies is not None:
-                return self.of_tallies(tallies[index].sum(0))[main]
+                sums = map_columns(lambda terms: terms[index].sum(0), tallies)
+                return self.compute_from_tallies(sums)[main]
             # a metric may be undefined if only one class occurs
             sample = take_examples(labels, index), take_examples(scores, index)
             return self.quality(*sample, threshold=threshold).get(main, math.nan)
@@ -330,31 +324,20 @@ class Task(ABC):
 
 
 class TalliedTask(Task):
-    """A task whose metrics are functions of sums over examples.
-
-    Attributes:
-        tally_rows: Number of terms in `tallies` per output.
-    """
-
-    tally_rows: int
+    """A task whose metrics are functions of sums over examples."""
 
     def quality(self, labels: Array, scores: Floats, *, threshold: float = 0.0) -> dict[str, float]:
         """Return the metrics from the sums of `tallies`; see `Task.quality`."""
-        return self.of_tallies(self.tallies(labels, scores, threshold=threshold).sum(0))
-
-    @property
-    def tally_shape(self) -> tuple[int, ...]:
-        """The shape of an example's `tallies`."""
-        return self.tally_rows, self.outputs
+        return self.compute_from_tallies(self.tallies(labels, scores, threshold=threshold).sum(0))
 
     @abstractmethod
     def tallies(
         self, labels: Array, scores: Floats, *, threshold: float = 0.0
     ) -> npt.NDArray[np.float64]:
-        """Return the terms of each example, (n, tally_rows, outputs); see `Task.tallies`."""
+        """Return the terms of each example, (n, terms, outputs); see `Task.tallies`."""
 
     @abstractmethod
-    def of_tallies(self, sums: npt.NDArray[np.float64]) -> dict[str, float]:
+    def compute_from_tallies(self, sums: npt.NDArray[np.float64]) -> dict[str, float]:
         """Return the metrics from sums of `tallies` over examples."""
 
 

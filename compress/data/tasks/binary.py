@@ -217,7 +217,6 @@ class Masks(TalliedTask, SigmoidTask):
     name = "masks"
     noun = "masks"
     qualities = ("mean_iou", "dice", "accuracy")
-    tally_rows = 4
 
     @classmethod
     def for_labels(cls, names: int, labels: Array | None) -> Masks:
@@ -270,7 +269,7 @@ class Masks(TalliedTask, SigmoidTask):
             [(predicted & actual).sum(1), predicted.sum(1), actual.sum(1), num_positions], 1
         ).astype(np.float64)
 
-    def of_tallies(self, sums: npt.NDArray[np.float64]) -> dict[str, float]:
+    def compute_from_tallies(self, sums: npt.NDArray[np.float64]) -> dict[str, float]:
         """Return the metrics from sums of `tallies`, (4, masks).
 
         mean_iou: mean over masks of correct / (predicted + actual - correct). dice: mean of 2

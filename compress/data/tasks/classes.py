@@ -170,7 +170,6 @@ class _PositionTask(TalliedTask, _SoftmaxTask):
     positions: tuple[int, ...] = field(default=(), repr=False)
 
     classes = True
-    tally_rows = 3
 
     @classmethod
     def for_labels(cls, names: int, labels: Array | None) -> Self:
@@ -276,7 +275,7 @@ class _PositionTask(TalliedTask, _SoftmaxTask):
         ]
         return np.stack(role_counts, 1).astype(np.float64)
 
-    def of_tallies(self, sums: npt.NDArray[np.float64]) -> dict[str, float]:
+    def compute_from_tallies(self, sums: npt.NDArray[np.float64]) -> dict[str, float]:
         """Return the metrics from sums of `tallies`, (3, classes).
 
         mean_iou: mean over classes of correct / (predicted + actual - correct). dice: mean of 2

@@ -407,29 +407,21 @@ class Several(Task):
         first = self.main or MEAN_METRIC
         return {first: combined[first], **combined}
 
-    def tallies(
-        self, labels: Any, scores: Any, *, threshold: Any = 0.0
-    ) -> npt.NDArray[np.float64] | None:
-        """Return the concatenated tallies of all outputs, (n, ...); None if an output has none."""
-        output_tallies = []
-        for name, task in self.each:
-            task_tallies = task.tallies(
+    def tallies(self, labels: Any, scores: Any, *, threshold: Any = 0.0) -> Any:
+        """Return the tallies of all outputs, by name; None if an output has none."""
+        output_tallies = {
+            name: task.tallies(
                 labels[name], scores[name], threshold=_select_threshold(threshold, name)
             )
-            if task_tallies is None:
-                return None
-            output_tallies.append(task_tallies.reshape(len(task_tallies), -1))
-        return np.concatenate(output_tallies, 1)
+            for name, task in self.each
+        }
+        return None if any(item is None for item in output_tallies.values()) else output_tallies
 
-    def of_tallies(self, sums: npt.NDArray[np.float64]) -> dict[str, float]:
+    def compute_from_tallies(self, sums: Any) -> dict[str, float]:
         """Return the metrics from sums of `tallies` over examples."""
-        output_metrics, start = {}, 0
-        for name, task in self.each:
-            shape = task.tally_shape
-            stop = start + int(np.prod(shape))
-            output_metrics[name] = task.of_tallies(sums[start:stop].reshape(shape))
-            start = stop
-        return self._combine_metrics(output_metrics)
+        return self._combine_metrics(
+            {name: task.compute_from_tallies(sums[name]) for name, task in self.each}
+        )
 
     def agreement(self, scores: Any, reference: Any, *, threshold: Any = 0.0) -> float:
         """Return the mean agreement over outputs."""

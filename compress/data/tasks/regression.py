@@ -39,7 +39,6 @@ class Regression(TalliedTask):
     activation = "linear"
     qualities = ("r2",)
     agrees_by_r2 = True
-    tally_rows = 4
 
     @classmethod
     def from_labels(cls, labels: Array) -> Regression:
@@ -98,7 +97,7 @@ class Regression(TalliedTask):
         true = labels.reshape(flat).astype(np.float64)
         return _compute_tallies(scores.reshape(flat) - true, true - true.mean((0, 1)))
 
-    def of_tallies(self, sums: npt.NDArray[np.float64]) -> dict[str, float]:
+    def compute_from_tallies(self, sums: npt.NDArray[np.float64]) -> dict[str, float]:
         """Return R^2 (mean over targets, at most 1), mean absolute and root mean squared error.
 
         R^2 of a target is 1 - (sum of squared errors) / (sum of squared deviations from the labels'
@@ -139,11 +138,6 @@ class Reconstruction(Regression):
         """Yield the mean example: its R^2 is 0."""
         mean = labels.astype(np.float64).mean(axis=0)
         yield np.broadcast_to(mean, (len(labels), *mean.shape))
-
-    @property
-    def tally_shape(self) -> tuple[int, ...]:
-        """The shape of an example's `tallies`."""
-        return (4, 1)
 
     def tallies(
         self, labels: Array, scores: Floats, *, threshold: float = 0.0

@@ -19,14 +19,13 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -309,7 +308,7 @@ class NodeFolder:
         self._home = home or Path(tempfile.gettempdir())
         self.path = self._home / (prefix + name)
         self._prefix = prefix
-        self._shared_lock: linux.Lock | None = None
+        self._shared_lock: IO[str] | None = None
 
     def create(self, plan: bytes, data: bytes) -> None:
         """Create a worker's folder, with the layout of the run's folder that the node does not see.
@@ -325,7 +324,7 @@ class NodeFolder:
                 subfolder.mkdir(parents=True)
             folder.plan_path.write_bytes(plan)
             folder.data.write_bytes(data)
-            self._shared_lock = linux.share_file(self._get_lock_path(self.path))
+            self._shared_lock = linux.lock_file(self._get_lock_path(self.path), is_shared=True)
 
     def fill(self, files: Mapping[str, Callable[[], npt.NDArray[np.uint8]]]) -> None:
         """Write the run's data into the folder, unless another worker of this node has.
@@ -346,13 +345,13 @@ class NodeFolder:
                 for name, fetch in files.items():
                     with replace_file(self.path / name) as part:
                         fetch().tofile(part)
-            self._shared_lock = linux.share_file(self._get_lock_path(self.path))
+            self._shared_lock = linux.lock_file(self._get_lock_path(self.path), is_shared=True)
 
     def release(self) -> None:
         """Release the folder; the last worker of the node removes it."""
         if self._shared_lock is None:
             return
-        self._shared_lock.release()
+        self._shared_lock.close()
         self._shared_lock = None
         with self._hold_lock():
             self._remove(self.path)
@@ -364,7 +363,7 @@ class NodeFolder:
                 self._remove(path)
 
     def _remove(self, path: Path) -> None:
-        if not linux.is_shared(self._get_lock_path(path)):
+        if not linux.is_locked(self._get_lock_path(path)):
             shutil.rmtree(path, ignore_errors=True)
             with contextlib.suppress(OSError):
                 self._get_lock_path(path).unlink()
@@ -373,11 +372,5 @@ class NodeFolder:
     def _get_lock_path(path: Path) -> Path:
         return path.with_name(f"{path.name}.held")
 
-    @contextmanager
-    def _hold_lock(self) -> Iterator[None]:
-        lock = linux.lock_file(self._home / f"{self._prefix}lock", wait=True)
-        assert lock is not None, "it was waited for"
-        try:
-            yield
-        finally:
-            lock.release()
+    def _hold_lock(self) -> IO[str]:
+        return linux.lock_file(self._home / f"{self._prefix}lock")

@@ -40,7 +40,7 @@ import sys, time
 from pathlib import Path
 from compress.core import linux
 path = Path(sys.argv[2])
-held = linux.share_file(path) if sys.argv[1] == "share" else linux.lock_file(path, wait=True)
+held = linux.lock_file(path, is_shared=sys.argv[1] == "share")
 print("held", flush=True)
 time.sleep(3600)
 """
@@ -48,7 +48,7 @@ time.sleep(3600)
 
 @contextmanager
 def holder(how: str, path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that holds a file with `lock` or `share`."""
+    """A process that holds a lock of a file, a shared one by `share`."""
     with script(HOLDER, how, path) as process:
         assert process.stdout is not None
         try:
@@ -92,19 +92,17 @@ def test_a_lock_is_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "a.lock"
     with holder("lock", path) as other:
         got: list[object] = []
-        waiting = threading.Thread(target=lambda: got.append(linux.lock_file(path, wait=True)))
+        waiting = threading.Thread(target=lambda: got.append(linux.lock_file(path)))
         waiting.start()
         waiting.join(0.3)
         assert got == []
         other.kill()
         waiting.join(PATIENCE)
     (lock,) = got
-    assert linux.lock_file(path, wait=False) is None
-    lock.release()  # type: ignore[attr-defined]
-    again = linux.lock_file(path, wait=False)
-    assert again is not None
-    again.release()
-    again.release()
+    with pytest.raises(BlockingIOError):
+        linux.lock_file(path, wait=False)
+    lock.close()  # type: ignore[attr-defined]
+    linux.lock_file(path, wait=False).close()
 
 
 def test_a_file_system_without_locks_is_not_taken_for_another_holder(
@@ -115,25 +113,25 @@ def test_a_file_system_without_locks_is_not_taken_for_another_holder(
 
     monkeypatch.setattr("fcntl.flock", refuse)
     with pytest.raises(OSError, match="No locks available"):
-        linux.is_shared(tmp_path / "lock")
+        linux.is_locked(tmp_path / "lock")
 
 
 def test_a_file_is_shared_until_the_last_holder_ends(tmp_path: Path) -> None:
     path = tmp_path / "workers.lock"
-    assert not linux.is_shared(path)
+    assert not linux.is_locked(path)
     with ExitStack() as stack:
         first, second = (stack.enter_context(holder("share", path)) for _ in range(2))
-        assert linux.is_shared(path)
+        assert linux.is_locked(path)
         first.kill()
         first.wait()
-        assert linux.is_shared(path)
+        assert linux.is_locked(path)
         second.kill()
         second.wait()
-        assert not linux.is_shared(path)
-    held = linux.share_file(path)
-    assert linux.is_shared(path)
-    held.release()
-    assert not linux.is_shared(path)
+        assert not linux.is_locked(path)
+    held = linux.lock_file(path, is_shared=True)
+    assert linux.is_locked(path)
+    held.close()
+    assert not linux.is_locked(path)
 
 
 def test_a_pipe_is_read_within_a_time() -> None:

@@ -91,8 +91,8 @@ for line in json.load(sys.stdin):
     with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
         app(prog_name="paretune")
     answers.append(out.getvalue().split())
-print(json.dumps([answers, [name for name in ("tensorflow", "keras", "optuna_dashboard", "torch",
-                                              "matplotlib") if name in sys.modules]]))
+print(json.dumps([answers, [name for name in ("tensorflow", "keras", "torch", "matplotlib")
+                            if name in sys.modules]]))
 """
 CASES = {
     "paretune sea": ["search"],

@@ -108,8 +108,9 @@ CASES: dict[str, tuple[list[str], list[str], str]] = {
     "space: name": (["space", "describe", "rnn"], [], "Unknown space 'rnn'"),
     "space: model": (["space", "describe", "around:no.keras"], [], NO_MODEL),
     "space: data": (["space", "describe", "cnn", "--data", "nowhere"], [], NO_DATA),
-    "dashboard: folder": (["dashboard", "nowhere"], [], "must be the folder of a run"),
-    "dashboard: port": (["dashboard", "nowhere", "--port", "-1"], [], "port must be in [0, 65535]"),
+    "storage: port": (
+        ["storage", "serve", "--storage", "x", "--port", "-1"], [], "port must be in [0, 65535]",
+    ),
 }  # fmt: skip
 
 SCRIPT = """

@@ -26,7 +26,7 @@ PLANS: dict[str, Any] = {
 BASIC = {
     **run.BASIC, "bench": bench.BASIC,
 }  # fmt: skip
-OTHERS = ("inspect", "report", "dashboard")
+OTHERS = ("inspect", "report")
 
 
 def invoked(*words: str) -> Result:
@@ -146,7 +146,9 @@ def test_the_list_of_commands_cuts_no_sentence() -> None:
         (["space", "describe", "resnett"], "Did you mean 'resnet'?"),
         (["inspect", "m.keras", "--threads", "two"], "threads must be an integer"),
         (["space", "describe", "cnn", "--samples", "0"], "samples must be at least 1"),
-        (["dashboard", "r", "--port", "x"], "port must be an integer"),
+        (["storage", "serve", "--storage", "x", "--port", "y"], "port must be an integer"),
+        (["dashboard", "r"], "Command 'dashboard' was removed. Optuna's own shows the study: "),
+        (["dashboard", "--help"], "`optuna-dashboard RUN/study.journal`"),
     ],
 )
 def test_what_is_not_understood_is_told_in_one_line(words: list[str], said: str) -> None:

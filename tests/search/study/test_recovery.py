@@ -98,7 +98,7 @@ def make_run(
             folder.get_model_path(item.id).write_bytes(b"model " + item.id.encode())
         studies.finish_trial(study, item, plan)
     study.set_user_attr("of the user", 1)
-    set_study_attr(study, "artifacts:1", "report.html")
+    set_study_attr(study, "of a sampler", 3)
     begin(study, plan, data)  # 0007: interrupted by an earlier end of the run
     assert studies.close_orphans(study, folder, plan) == 1  # queued again as 0008
     begin(study, plan, data)  # 0008, interrupted now
@@ -229,10 +229,10 @@ def test_what_the_journal_still_says_is_kept(
     before = studies.open_study(run, PLAN)
     assert study.user_attrs == before.user_attrs
     assert study.user_attrs["of the user"] == 1
-    # Optuna's dashboard finds there the artifacts that the user attributes say are kept
+    # else a quasi-random sampler would begin its sequence again
     attrs = study._storage.get_study_system_attrs(study._study_id)
     assert attrs == before._storage.get_study_system_attrs(before._study_id)
-    assert attrs["artifacts:1"] == "report.html"
+    assert attrs["of a sampler"] == 3
     assert studies.close_orphans(study, folder, PLAN) == 1
     assert study.trials[10].system_attrs[FIXED_PARAMS_ATTR] == interrupted.params
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import TrialState
 
 from compress.core.errors import InputError
@@ -46,6 +47,14 @@ def start(study: optuna.Study) -> optuna.Trial:
 def finished(number: int, state: str = "complete") -> Candidate:
     return Candidate(format_candidate_id(number), state, {"x": 0.5}, 1, macs=7, params=2,
                      val={"accuracy": 0.5})  # fmt: skip
+
+
+def test_a_journal_is_read_by_optuna_alone(folder: SearchFolder) -> None:
+    start(studies.open_study(folder, PLAN))
+    storage = JournalStorage(JournalFileBackend(str(folder.journal)))
+    study = optuna.load_study(study_name="paretune", storage=storage)
+    assert study.metric_names == list(PLAN.search.resolved_objectives)
+    assert len(study.trials) == 1
 
 
 def test_orphans_are_closed_and_queued_again(folder: SearchFolder) -> None:

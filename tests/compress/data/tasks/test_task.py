@@ -351,8 +351,8 @@ def test_a_task_without_metrics_or_agreement_is_refused_when_it_is_made() -> Non
         partial = {key: value for key, value in members.items() if key != name}
         with pytest.raises(TypeError, match=f"abstract method '?{name}"):
             type("Partial", (Task,), partial)()
-    for name in ("tallies", "of_tallies"):
-        partial = dict.fromkeys(("tallies", "of_tallies"), members["loss"]) | members
+    for name in ("tallies", "compute_from_tallies"):
+        partial = dict.fromkeys(("tallies", "compute_from_tallies"), members["loss"]) | members
         del partial[name], partial["quality"]
         with pytest.raises(TypeError, match=f"abstract method '?{name}"):
             type("Partial", (TalliedTask,), partial)()
