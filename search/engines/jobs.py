@@ -59,11 +59,10 @@ def search_front(
         or "none",
     )
     LOG.info(
-        "2 sample with %s; 3 %s and evaluate %s against %s; 4 update the strategy; "
-        "5 repeat until %d candidates are %s",
-        options.sampler_name, "repair" if options.no_train else f"train {options.epochs} epochs",
-        options.objectives[0], ", ".join(options.costs), plan.max_trials,
-        "evaluated" if options.no_train else f"trained; stopping: {options.stopping}",
+        "2 sample with %s; 3 train %d epochs and evaluate %s against %s; 4 update the strategy; "
+        "5 repeat until %d candidates are trained; stopping: %s",
+        options.sampler_name, options.epochs, options.objectives[0], ", ".join(options.costs),
+        plan.max_trials, options.stopping,
     )  # fmt: skip
     study, candidates = prepare_search(folder, plan, data)
     jobs = SearchJobs(folder, plan, study, display, candidates)
@@ -136,8 +135,8 @@ def train_front(folder: SearchFolder, plan: SearchPlan, pool: Pool, display: Dis
         RunFailed: A final training failed.
     """
     front = [item.id for item in select_final_candidates(folder.read_candidates(), plan)]
-    jobs = create_final_jobs(folder, plan, front, display, _select_teachers(plan))
-    LOG.info("final trainings of the front (%s): %d epochs", ", ".join(front), plan.final_epochs)
+    jobs = create_final_jobs(folder, plan, front, display)
+    LOG.info("final trainings of the front (%s): %d epochs", ", ".join(front), plan.final.epochs)
     display.start_phase("Training the front", jobs.done, jobs.total)
     pool.run(jobs)
     if jobs.failures:
@@ -147,17 +146,6 @@ def train_front(folder: SearchFolder, plan: SearchPlan, pool: Pool, display: Dis
         )
     for name in front:
         promote_final(name, folder)
-
-
-def _select_teachers(plan: SearchPlan) -> tuple[Path, ...]:
-    """Return the teachers of sub-networks that were evaluated untrained; default: the original."""
-    if not plan.search.no_train:
-        return ()
-    if not plan.distill.teacher.automatic:
-        return plan.distill.teacher.files
-    base_model = plan.search.resolved_space.whole()
-    assert base_model is not None, "the space is around a model"
-    return (base_model[0],)
 
 
 def compress_front(
@@ -386,11 +374,7 @@ class SearchJobs(JobQueue):
 
 
 def create_final_jobs(
-    folder: SearchFolder,
-    plan: SearchPlan,
-    names: list[str],
-    display: Display,
-    teachers: Sequence[Path] = (),
+    folder: SearchFolder, plan: SearchPlan, names: list[str], display: Display
 ) -> JobQueue:
     """Return the final trainings of the front, the largest model first.
 
@@ -399,14 +383,11 @@ def create_final_jobs(
         plan: The plan, with section `final`.
         names: Names of the candidates, in ascending order of cost.
         display: Display of the progress.
-        teachers: Files of the teachers; empty: training with labels only.
     """
     finished = {record.model for record in folder.read_finals()}
-    metric, files = plan.search.objectives[0], [str(path) for path in teachers]
+    metric = plan.search.objectives[0]
     jobs = [
-        {"kind": messages.FINAL, "name": name, "teachers": files}
-        for name in reversed(names)
-        if name not in finished
+        {"kind": messages.FINAL, "name": name} for name in reversed(names) if name not in finished
     ]
 
     def log_result(_: int, __: Job, message: dict[str, Any]) -> None:

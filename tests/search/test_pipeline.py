@@ -176,6 +176,8 @@ def test_default_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         ("my.module:make", "runs/my.module-make-cnn"),
     ):
         assert build_default_folder(from_flat(SearchPlan, {"data": source})) == expected
+    own = from_flat(SearchPlan, {"data": "digits", "space": "tests.search.spaces.own:build"})
+    assert build_default_folder(own) == "runs/digits-tests.search.spaces.own-build"
 
 
 @pytest.mark.slow
