@@ -198,7 +198,7 @@ def sampling(place: str, url: str, count: int) -> dict[str, Any]:
         study, times = studies.open_study(folder, plan), []
         for _ in range(1 + ASKED):
             began = time.perf_counter()
-            trial = ask_trial(study, plan, data=data, folder=folder)
+            trial = ask_trial(study, plan, data=data)
             ask_choices(trial, SPACES["cnn"].choices(data))
             optimizers.sample_settings(trial, plan, data)
             times.append(time.perf_counter() - began)

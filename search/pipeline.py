@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from compress.core import credentials, linux
 from compress.core.arguments import check_arguments
-from compress.core.device import count_gpus
 from compress.core.errors import InputError, RunFailed
 from compress.core.faults import convert_faults
 from compress.core.memory_budget import use_budget
@@ -46,15 +45,13 @@ from search.plan import RUN, RUN_SEARCH, FinalOptions, SearchPlan
 from search.plan.search import DEFAULT_OBJECTIVES
 from search.plugins import ENGINES, SAMPLERS
 from search.report import SearchReport, load_report, render
-from search.spaces import SubnetworkSpace
 from search.study.checks import (
     check_compression,
     check_data_leakage,
     check_limits,
     fit_training,
-    load_data_for_space,
+    load_run_data,
 )
-from search.study.costs import find_timed_space, measure_parts
 from search.study.directory import SearchFolder
 from search.study.events import create_log_sources
 from search.study.storage import open_storage
@@ -222,10 +219,7 @@ def build_default_folder(plan: SearchPlan) -> str:
     source = plan.data.source
     exists = Path(source).exists()
     name = Path(source).resolve().stem if exists else re.sub("[:/]", "-", source)
-    kind, _, rest = plan.search.space.partition(":")
-    # the name of a model file identifies it well enough
-    words = [name, kind, Path(rest).stem if kind == "around" else rest]
-    return f"runs/{'-'.join(filter(None, words))}"
+    return f"runs/{name}-{plan.search.space.replace(':', '-')}"
 
 
 def restore_plan(plan: SearchPlan, folder: SearchFolder) -> SearchPlan:
@@ -264,15 +258,7 @@ def _execute_plan(
     """Check a plan and run all its stages in the folder; raise RunFailed if compression failed."""
     began = time.monotonic()
     space = plan.search.resolved_space
-    model_files = [space.path] if isinstance(space, SubnetworkSpace) else []
-    check_environment(
-        plan, folder, model_files, data=dataset_arguments is None, files=command == "run"
-    )
-    if command == "run" and plan.final_models == 0:
-        raise InputError(
-            "final_models must be at least 1 in paretune run, which compresses them. Received: 0. "
-            "paretune search ends with the front."
-        )
+    check_environment(plan, folder, data=dataset_arguments is None, files=command == "run")
     if command == "search" and plan.goal.budget is not None:
         raise InputError(
             "budget must be left out in paretune search, which exports and prunes nothing. "
@@ -283,10 +269,7 @@ def _execute_plan(
     engine: Engine = ENGINES[plan.cluster.engine]
     request = WorkerRequest.from_plan(plan)
     read_replayed(plan.search.warm_start)
-    if model_files:
-        # GPUs must be counted before the model starts TensorFlow, which fixes its devices
-        count_gpus(plan.device)
-    data = load_data_for_space(plan, space, dataset_arguments)
+    data = load_run_data(plan, dataset_arguments)
     if data.compiled:
         raise InputError(
             "A search must be evaluated with a task of its own: its workers know no compiled "
@@ -306,7 +289,7 @@ def _execute_plan(
             f"objectives must begin with a quality of the {data.kind} task: "
             f"{', '.join(data.task.qualities)}. Received: {metric}."
         )
-    provenance = check_data_leakage(plan, data, space)
+    notes = check_data_leakage(plan, data)
     check_augment_and_weights(plan, data)
     teachers = load_teachers(plan.distill.teacher.files, data, plan)
     if command == "run":
@@ -316,7 +299,7 @@ def _execute_plan(
     if plan.goal.budget is not None and not folder.plan_path.exists() and not workers.gpus:
         plan = fit_training(plan, data, workers.count, threads)
     commands = _format_commands(plan, command, folder, threads)
-    facts = {"data": data.fingerprint(), **space.facts()}
+    facts = {"data": data.fingerprint()}
     folder.check_claim(command, plan, facts)
     if plan.search.storage:
         open_storage(plan.search.storage, "storage")
@@ -324,20 +307,13 @@ def _execute_plan(
     logs = open_logs(plan, folder, create_log_sources(folder))
     with convert_faults(), folder.hold_lock(), folder.log_to_file(), logs:
         write_data_record(folder, data)
-        write_examples(folder, data, provenance.initial_models, plan.distill.teacher.files)
+        write_examples(folder, data, teachers=plan.distill.teacher.files)
         LOG.info(
             "runs on %s: %d worker process(es) of %d thread(s); folder %s",
             workers.location, workers.count, threads, folder.path,
         )  # fmt: skip
         _wait_for_orphans(folder, fail_on_timeout=not engine.remote)
         folder.remove_half_written()
-        if find_timed_space(plan.search):
-            display.start_phase("Timing layers", 0, 1, is_stepwise=True)
-            # latencies must be measured while no worker uses the processor
-            measure_parts(
-                plan.search, folder, lambda text, share: display.update_worker(0, text, share)
-            )
-            display.advance(1, 1)
         environment = credentials.build_environment(plan.search.storage)
         if environment:
             LOG.info(
@@ -345,8 +321,8 @@ def _execute_plan(
                 credentials.PASSWORD_VARIABLE,
             )
         # data are shared whatever their size where workers cannot load them by name: data from
-        # Python, data whose labels were inferred from a model, data on another machine
-        least_bytes = 0 if dataset_arguments is not None or model_files or engine.remote else None
+        # Python, data on another machine
+        least_bytes = 0 if dataset_arguments is not None or engine.remote else None
         with (
             share_dataset(data, folder.shared, min_bytes=least_bytes) as (data, unshared),
             engine.open_pool(PoolSettings(folder, request, workers, environment)) as pool,
@@ -359,18 +335,18 @@ def _execute_plan(
                 LOG.info("each worker loads the data for itself: %s", unshared)
             if plan.goal.budget is None:
                 search_front(folder, plan, data, pool, display)
-            if plan.final_epochs:
+            if plan.final.epochs:
                 train_front(folder, plan, pool, display)
             # the number of threads changes the order of summation and so the results, and is
             # therefore part of the shown commands
             threaded_plan = replace(plan, threads=threads)
             if plan.goal.budget is not None:
                 failures = run_scheduled(
-                    folder, threaded_plan, data, pool, display, provenance, commands["command"],
+                    folder, threaded_plan, data, pool, display, notes, commands["command"],
                     began, partial(render, folder.path),
                 )  # fmt: skip
             elif command == "run":
-                failures = compress_front(folder, threaded_plan, pool, display, provenance)
+                failures = compress_front(folder, threaded_plan, pool, display, notes)
             else:
                 failures = []
         folder.remove_half_written()  # files of workers that were killed
@@ -413,8 +389,7 @@ def _format_commands(
         max_minutes=None,
         trial_minutes=None,
     )
-    final_options = FinalOptions(models=0) if search.no_train else FinalOptions()
-    single_plan = replace(plan, search=search, threads=threads, final=final_options)
+    single_plan = replace(plan, search=search, threads=threads, final=FinalOptions())
     candidate_file = format_value((f"{folder.candidates}/{{id}}.json",))
     replay_words = ["paretune", "search", "--warm-start", candidate_file]
     return {

@@ -18,8 +18,7 @@ SPACES: Registry[Any] = Registry(
         "resnet": "search.spaces.resnet:SPACE",
     },
 )
-"""Instances of `search.spaces.Space`. `search.spaces.resolve_space` also accepts around:FILE and
-functions."""
+"""Instances of `search.spaces.Space`. `search.spaces.resolve_space` also accepts functions."""
 
 SAMPLERS: Registry[Any] = Registry(
     "sampler",

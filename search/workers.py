@@ -84,10 +84,7 @@ class Workers:
         self._spec = ENGINES[self.engine].allocate_workers(self._build_request(plan))
 
     def _build_request(self, plan: ShrinkPlan) -> WorkerRequest:
-        return WorkerRequest(
-            self._options, self.count, MAX_PARALLEL, plan.threads, plan.device,
-            "a model to shrink",
-        )  # fmt: skip
+        return WorkerRequest(self._options, self.count, MAX_PARALLEL, plan.threads, plan.device)
 
     @contextlib.contextmanager
     def open_trainers(

@@ -115,7 +115,8 @@ class TrainingHistory:
 
     Attributes:
         epochs: Number of epochs; None: unknown, for a model that does not come from a run.
-        is_continued: Whether it started from trained weights, whose epochs are not counted.
+        is_continued: Whether it started from trained weights, whose epochs are not counted; only
+            in runs of older versions.
     """
 
     epochs: int | None = None
@@ -173,6 +174,7 @@ def read_training(path: Path) -> TrainingHistory:
     plan = folder.read_plan_record()["plan"]
     where = f"'{folder.plan_path}'.plan.search"
     search_plan = convert_json(plan.get("search", {}), dict[str, Any], where)
+    # older versions could search the sub-networks of a trained model
     is_around = str(search_plan.get("space")).startswith("around:")
     if file.parent == folder.final:
         for retraining in list_complete_files(folder.final, ".json"):

@@ -283,7 +283,8 @@ def _find_removed(flag: str) -> RemovedOption | None:
     removed = (
         item for plan in (SearchPlan, ShrinkPlan) for item in list_removed_options(plan).values()
     )
-    return next((item for item in removed if flag.replace("--no-", "--", 1) == item.flag), None)
+    flags = (flag, flag.replace("--no-", "--", 1))
+    return next((item for item in removed if item.flag in flags), None)
 
 
 def _suggest_option(name: str, params: Sequence[Any]) -> str:

@@ -47,7 +47,7 @@ ListNames = Callable[[], Iterable[str]]
 OPTION_VALUES: dict[str, ListNames] = {
     "data": SOURCES.names,
     "task": TASKS.names,
-    "space": lambda: (*SPACES.names(), "around:"),
+    "space": SPACES.names,
     "objectives": lambda: (*list_metrics(), *COSTS),
     "weight_pattern": lambda: ("unstructured", "2:4", "1x4"),
     "teacher": lambda: ("auto", "none"),

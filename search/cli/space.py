@@ -26,7 +26,7 @@ def describe_space(
         str,
         typer.Argument(
             metavar="NAME",
-            help="cnn, mlp, mobilenet, resnet; around:FILE; module:function",
+            help="cnn, mlp, mobilenet, resnet; module:function",
             autocompletion=create_completer(OPTION_VALUES["space"], several=False),
         ),
     ],
@@ -71,9 +71,8 @@ def describe_space(
     from compress.core.module_loading import import_plugins
     from compress.core.quantities import MAX_SEED, MAX_SEED_REASON, parse_integer
     from compress.data import load_data
-    from compress.model.file_formats import check_model_file
     from compress.plan.conversion import split_items
-    from search.spaces import SubnetworkSpace, resolve_space
+    from search.spaces import resolve_space
     from search.spaces.describe import SAMPLES
     from search.spaces.describe import describe_space as create_description
 
@@ -83,8 +82,6 @@ def describe_space(
         number = parse_integer(seed, "seed", least=0, most=MAX_SEED, why=MAX_SEED_REASON)
         count = parse_integer(samples or SAMPLES, "samples", least=1)
         chosen = resolve_space(name)
-        if isinstance(chosen, SubnetworkSpace):
-            check_model_file(chosen.path)
         description = create_description(chosen, load_data(options), number, count)
         if out is not None:
             write_json(out, description.to_json())

@@ -68,8 +68,6 @@ class WorkerRequest:
         max_jobs: Maximum number of jobs that run at the same time.
         threads: CPU threads per worker; None: chosen by the engine.
         device: "auto", "cpu" or "gpu".
-        local_inputs: Description, for messages, of files outside the run's folder that workers read
-            from the run's machine; "": none.
         uses_local_journal: Whether the study is a journal in the run's folder.
     """
 
@@ -78,21 +76,14 @@ class WorkerRequest:
     max_jobs: int
     threads: int | None
     device: str
-    local_inputs: str = ""
     uses_local_journal: bool = False
 
     @classmethod
     def from_plan(cls, plan: SearchPlan) -> WorkerRequest:
         """Return the request for the workers of a plan."""
-        from search.spaces import SubnetworkSpace
-
-        search = plan.search
-        local_inputs = (
-            "a search around a model" if isinstance(search.resolved_space, SubnetworkSpace) else ""
-        )
         return cls(
-            plan.cluster, search.workers, plan.max_trials, plan.threads, plan.device,
-            local_inputs, not search.storage,
+            plan.cluster, plan.search.workers, plan.max_trials, plan.threads, plan.device,
+            not plan.search.storage,
         )  # fmt: skip
 
 

@@ -18,7 +18,6 @@ from search.engines.pool import Pool
 from search.plan import SearchPlan
 from search.samplers.grid import is_exhausted
 from search.study import study as studies
-from search.study.checks import Provenance
 from search.study.costs import NAMES, get_limits
 from search.study.directory import COMPLETE, FAILED, STOPPED, Candidate, SearchFolder
 from search.study.front import Budget, select_final_candidates
@@ -59,11 +58,10 @@ def search_front(
         or "none",
     )
     LOG.info(
-        "2 sample with %s; 3 %s and evaluate %s against %s; 4 update the strategy; "
-        "5 repeat until %d candidates are %s",
-        options.sampler_name, "repair" if options.no_train else f"train {options.epochs} epochs",
-        options.objectives[0], ", ".join(options.costs), plan.max_trials,
-        "evaluated" if options.no_train else f"trained; stopping: {options.stopping}",
+        "2 sample with %s; 3 train %d epochs and evaluate %s against %s; 4 update the strategy; "
+        "5 repeat until %d candidates are trained; stopping: %s",
+        options.sampler_name, options.epochs, options.objectives[0], ", ".join(options.costs),
+        plan.max_trials, options.stopping,
     )  # fmt: skip
     study, candidates = prepare_search(folder, plan, data)
     jobs = SearchJobs(folder, plan, study, display, candidates)
@@ -136,8 +134,8 @@ def train_front(folder: SearchFolder, plan: SearchPlan, pool: Pool, display: Dis
         RunFailed: A final training failed.
     """
     front = [item.id for item in select_final_candidates(folder.read_candidates(), plan)]
-    jobs = create_final_jobs(folder, plan, front, display, _select_teachers(plan))
-    LOG.info("final trainings of the front (%s): %d epochs", ", ".join(front), plan.final_epochs)
+    jobs = create_final_jobs(folder, plan, front, display)
+    LOG.info("final trainings of the front (%s): %d epochs", ", ".join(front), plan.final.epochs)
     display.start_phase("Training the front", jobs.done, jobs.total)
     pool.run(jobs)
     if jobs.failures:
@@ -149,19 +147,8 @@ def train_front(folder: SearchFolder, plan: SearchPlan, pool: Pool, display: Dis
         promote_final(name, folder)
 
 
-def _select_teachers(plan: SearchPlan) -> tuple[Path, ...]:
-    """Return the teachers of sub-networks that were evaluated untrained; default: the original."""
-    if not plan.search.no_train:
-        return ()
-    if not plan.distill.teacher.automatic:
-        return plan.distill.teacher.files
-    base_model = plan.search.resolved_space.whole()
-    assert base_model is not None, "the space is around a model"
-    return (base_model[0],)
-
-
 def compress_front(
-    folder: SearchFolder, plan: SearchPlan, pool: Pool, display: Display, provenance: Provenance
+    folder: SearchFolder, plan: SearchPlan, pool: Pool, display: Display, notes: tuple[str, ...]
 ) -> list[str]:
     """Compress the candidates of the front, and return the failures with their reasons.
 
@@ -170,7 +157,7 @@ def compress_front(
         plan: The plan of the run.
         pool: The pool of workers.
         display: Display of the progress.
-        provenance: Origin of the run's models, with notes for the reports.
+        notes: Notes on the teachers for the reports.
     """
     members = select_final_candidates(folder.read_candidates(), plan)
     front = [item.id for item in members]
@@ -185,7 +172,7 @@ def compress_front(
         ", ".join(front), plan.weights.label,
         " and ".join(map(str, teachers)) or "none",
     )  # fmt: skip
-    jobs = create_compress_jobs(folder, plan, pending, teachers, display, provenance)
+    jobs = create_compress_jobs(folder, plan, pending, teachers, display, notes)
     display.start_phase("Compressing", 0, len(pending), is_stepwise=True)
     pool.run(jobs)
     return jobs.failures
@@ -386,11 +373,7 @@ class SearchJobs(JobQueue):
 
 
 def create_final_jobs(
-    folder: SearchFolder,
-    plan: SearchPlan,
-    names: list[str],
-    display: Display,
-    teachers: Sequence[Path] = (),
+    folder: SearchFolder, plan: SearchPlan, names: list[str], display: Display
 ) -> JobQueue:
     """Return the final trainings of the front, the largest model first.
 
@@ -399,14 +382,11 @@ def create_final_jobs(
         plan: The plan, with section `final`.
         names: Names of the candidates, in ascending order of cost.
         display: Display of the progress.
-        teachers: Files of the teachers; empty: training with labels only.
     """
     finished = {record.model for record in folder.read_finals()}
-    metric, files = plan.search.objectives[0], [str(path) for path in teachers]
+    metric = plan.search.objectives[0]
     jobs = [
-        {"kind": messages.FINAL, "name": name, "teachers": files}
-        for name in reversed(names)
-        if name not in finished
+        {"kind": messages.FINAL, "name": name} for name in reversed(names) if name not in finished
     ]
 
     def log_result(_: int, __: Job, message: dict[str, Any]) -> None:
@@ -426,7 +406,7 @@ def create_compress_jobs(
     names: list[str],
     teachers: Sequence[Path],
     display: Display,
-    provenance: Provenance,
+    notes: tuple[str, ...],
 ) -> JobQueue:
     """Return the compression jobs for the front, the largest model first.
 
@@ -436,7 +416,7 @@ def create_compress_jobs(
         names: Names of the candidates, in ascending order of cost.
         teachers: Files of the teachers.
         display: Display of the progress.
-        provenance: Origin of the run's models, with notes for the reports.
+        notes: Notes on the teachers for the reports.
     """
     metric, files = plan.search.objectives[0], [str(path) for path in teachers]
     command_plan = plan.build_shrink_plan(files) or plan.build_compression_plan(files)
@@ -447,7 +427,7 @@ def create_compress_jobs(
             "kind": messages.COMPRESS,
             "name": name,
             "teachers": files,
-            "told": provenance.notes,
+            "told": notes,
             "file": str(file),
             "command": format_command(command_plan, file),
         }

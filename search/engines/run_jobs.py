@@ -148,7 +148,7 @@ class SearchWorker(Worker):
         """Run a trial; return its "candidate" (even if failed), "fault" (memory) or "given_up"."""
         if self._study is None:
             self._study = studies.open_study(self.folder, self.plan)
-        trial = ask_trial(self._study, self.plan, number, self.data, self.folder)
+        trial = ask_trial(self._study, self.plan, number, self.data)
         if self.folder.read_candidate(format_candidate_id(trial.number)) is not None:
             raise studies.build_lost_error(format_candidate_id(trial.number))
         seed = get_trial_seed(self.plan, trial)
@@ -196,13 +196,7 @@ class SearchWorker(Worker):
         assert candidate is not None, "the front is made of candidates on disk"
         try:
             record = train_final(
-                candidate,
-                self.data,
-                self.plan,
-                self.folder,
-                self.device,
-                self.report_progress,
-                self.load_teachers(job["teachers"]).teachers if job["teachers"] else (),
+                candidate, self.data, self.plan, self.folder, self.device, self.report_progress
             )
         except Exception as error:
             return {"error": explain_failure(error)}

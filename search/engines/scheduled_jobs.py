@@ -27,7 +27,6 @@ from search.scheduler.scheduler import (
     StepResult,
 )
 from search.study import study as studies
-from search.study.checks import Provenance
 from search.study.directory import COMPLETE, Candidate, SearchFolder
 
 FINISHING_SECONDS, FINISHING_SHARE, TIMING_SHARE = 15.0, 0.05, 0.1
@@ -69,7 +68,7 @@ def run_scheduled(
     data: Dataset,
     pool: Pool,
     display: Display,
-    provenance: Provenance,
+    notes: tuple[str, ...],
     command: str,
     began: float,
     write_report: Callable[[], object],
@@ -84,7 +83,7 @@ def run_scheduled(
         data: Data of the run.
         pool: Pool of workers.
         display: Display of the progress.
-        provenance: Origin of the run's models, with notes for the reports.
+        notes: Notes on the teachers for the reports.
         command: Command that repeats the run.
         began: Start of this process's work, by `time.monotonic`.
         write_report: Writes the report of what the folder holds.
@@ -113,7 +112,7 @@ def run_scheduled(
         counts_macs=plan.front_cost == "macs",
     )
     jobs = ScheduledJobs(
-        folder, plan, study, display, candidates, scheduler, provenance, began, write_report
+        folder, plan, study, display, candidates, scheduler, notes, began, write_report
     )
     display.start_phase("Searching and compressing, seconds", *jobs.progress)
     try:
@@ -128,7 +127,7 @@ def run_scheduled(
         raise RunFailed(explain_no_training(jobs.candidates, plan))
     for line in describe_schedule(scheduler.ended):
         LOG.info("%s", line)
-    record_jobs = create_record_jobs(folder, plan, scheduler, display, provenance, command)
+    record_jobs = create_record_jobs(folder, plan, scheduler, display, notes, command)
     display.start_phase("Recording the best", record_jobs.done, record_jobs.total)
     pool.run(record_jobs)
     if not folder.read_compressed():
@@ -144,7 +143,7 @@ class ScheduledJobs(SearchJobs):
     Args:
         folder, plan, study, display, candidates: See `SearchJobs`.
         scheduler: Scheduler without any step.
-        provenance: Origin of the run's models.
+        notes: Notes on the teachers for the reports.
         began: Start of this process's work, by `time.monotonic`.
         write_report: Writes the report of what the folder holds.
     """
@@ -157,12 +156,12 @@ class ScheduledJobs(SearchJobs):
         display: Display,
         candidates: list[Candidate],
         scheduler: Scheduler,
-        provenance: Provenance,
+        notes: tuple[str, ...],
         began: float,
         write_report: Callable[[], object],
     ) -> None:
         super().__init__(folder, plan, study, display, candidates)
-        self.scheduler, self._provenance = scheduler, provenance
+        self.scheduler, self._notes = scheduler, notes
         self._write_report, self._next_report = write_report, REPORT_SECONDS
         self._log = ScheduleLog(folder.path)
         self._earlier_seconds = self._log.replay(scheduler)
@@ -224,7 +223,7 @@ class ScheduledJobs(SearchJobs):
         if self._plan.distill.teacher.automatic and step.kind == TUNE:
             teachers = [str(self._folder.get_shipped_path(step.teacher))]
         return build_step_job(
-            step.model, step.kind, teachers, self._provenance,
+            step.model, step.kind, teachers, self._notes,
             share=step.share, epochs=step.epochs, reference=self._find_reference(),
         )  # fmt: skip
 
@@ -320,7 +319,7 @@ def create_record_jobs(
     plan: SearchPlan,
     scheduler: Scheduler,
     display: Display,
-    provenance: Provenance,
+    notes: tuple[str, ...],
     command: str,
 ) -> JobQueue:
     """Return the jobs that record the candidates with a file on the front, and these files.
@@ -330,7 +329,7 @@ def create_record_jobs(
         plan: Plan of the run.
         scheduler: Scheduler at the end.
         display: Display of the progress.
-        provenance: Origin of the run's models.
+        notes: Notes on the teachers for the reports.
         command: Command that repeats the run.
     """
     sizes: dict[str, list[str]] = {}
@@ -346,7 +345,7 @@ def create_record_jobs(
     recorded = {record.model: record.each.keys() for record in folder.read_compressed()}
     jobs = [
         {
-            **build_step_job(name, RECORD, teachers, provenance),
+            **build_step_job(name, RECORD, teachers, notes),
             "sizes": own,
             "command": command,
         }
@@ -362,11 +361,11 @@ def create_record_jobs(
 
 
 def build_step_job(
-    name: str, kind: str, teachers: list[str], provenance: Provenance, *,
+    name: str, kind: str, teachers: list[str], notes: tuple[str, ...], *,
     share: float = 1.0, epochs: int = 0, reference: list[Any] | None = None,
 ) -> Job:  # fmt: skip
     """Return the job of a step; see `search.engines.steps.StepRunner.run`."""
     return {
         "kind": messages.STEP, "name": name, "step": kind, "share": share, "epochs": epochs,
-        "teachers": teachers, "reference": reference, "told": provenance.notes,
+        "teachers": teachers, "reference": reference, "told": notes,
     }  # fmt: skip

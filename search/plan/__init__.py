@@ -44,9 +44,6 @@ LEAST_BUDGET = 60.0
 """Smallest time budget of a run, in seconds."""
 BUDGET_TIMING_SECONDS = 0.3
 """Time limit of timing a candidate's own files in a run with a time budget."""
-DEFAULT_FINAL_MODELS = 8
-"""Default limit of `final_models` if the search evaluates sub-networks without training, because
-the front then has many models."""
 
 
 @dataclass(frozen=True)
@@ -230,34 +227,19 @@ class SearchPlan(Plan):
     def rewinds_training(self) -> bool:
         """Whether a candidate is fine-tuned with the settings that it was trained with.
 
-        So it is in a run with a time budget, unless options of fine-tuning alone are given, and
-        where candidates are trained at all.
+        So it is in a run with a time budget, unless options of fine-tuning alone are given.
         """
         of_every_training = TrainSettings(
             class_weights=self.finetune.class_weights,
             augment=self.finetune.augment,
             epoch_examples=self.finetune.epoch_examples,
         )
-        return self.finetune == of_every_training and not self.search.no_train
+        return self.finetune == of_every_training
 
     @property
     def front_cost(self) -> str:
         """Cost of files in a run with a time budget: that of the objectives, else latency."""
         return next(iter(self.search.objectives[1:]), "latency_ms")
-
-    @property
-    def final_epochs(self) -> int:
-        """Epochs of the final training of the front's models; 0 for no final training."""
-        if self.final_models == 0:
-            return 0
-        return self.final.epochs or (self.search.epochs if self.search.no_train else 0)
-
-    @property
-    def final_models(self) -> int | None:
-        """Maximum number of front models to train once more and compress; None for all."""
-        if self.final.models is None and self.search.no_train:
-            return DEFAULT_FINAL_MODELS
-        return self.final.models
 
     def list_rungs(self) -> tuple[int, ...]:
         """Return the epochs after which a trial may be stopped."""

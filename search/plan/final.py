@@ -29,8 +29,7 @@ class FinalOptions:
 
     epochs: int = option(
         0,
-        "epochs of the Pareto front's second training after the search; 0: none (--no-train: "
-        "as --epochs)",
+        "epochs of the Pareto front's second training after the search; 0: none",
         flat_name="final_epochs",
         least=0,
         most=MAX_EPOCHS,
@@ -38,10 +37,9 @@ class FinalOptions:
     )
     models: int | None = option(
         None,
-        "maximum number of front models to train again and compress (0: in paretune search alone); "
-        "default: all (--no-train: 8)",
+        "maximum number of front models to train again and compress; default: all",
         flat_name="final_models",
-        least=0,
+        least=1,
         most=10_000,
         why="each is trained and compressed",
     )

@@ -116,13 +116,15 @@ class SearchOptions:
             "same command with fewer trials ends with the candidates so far.",
             unused_values=([], ()),
         ),
+        "no_train": RemovedOption(
+            "--no-train",
+            "Only the space around:MODEL used it, which was removed too. Use paretune shrink "
+            "MODEL, without a goal.",
+            unused_values=(False,),
+        ),
     }
 
-    space: str = option(
-        "cnn",
-        "search space: a name, around:model.keras (sub-networks of a model) or "
-        "module:function(trial, data)",
-    )
+    space: str = option("cnn", "search space: a name, or module:function(trial, data)")
     trials: int | None = option(
         None,
         f"number of candidates to train; default: {DEFAULT_TRIALS}; with --budget: as many as pay",
@@ -213,10 +215,6 @@ class SearchOptions:
         (),
         "finished runs (folders, storage URLs) or candidates (.json) to try first, with commas",
     )
-    no_train: bool = option(
-        False,
-        "with around: evaluate reconstructed sub-networks without training (seconds each)",
-    )
 
     def __post_init__(self) -> None:
         validate_fields(self)
@@ -235,12 +233,6 @@ class SearchOptions:
         for name in ("max_latency", "max_minutes", "trial_minutes"):
             value = getattr(self, name)
             require(value is None or value > 0, name, "be above 0", value)
-        require(
-            not self.no_train or self.resolved_space.trained,
-            "no_train",
-            "go with a space around a trained model, whose parts are worth something untrained",
-            f"space '{self.space}'",
-        )
         if self.storage and "://" not in self.storage:
             # the text before the @ may contain a password
             raise InputError(

@@ -174,11 +174,11 @@ class SearchReport(Report):
 
     @property
     def treatment(self) -> str:
-        """Treatment of candidates: "trained", or "evaluated" if they were evaluated untrained."""
+        """Treatment of candidates: "trained", or in some runs of earlier versions "evaluated"."""
         return "evaluated" if self.record["plan"].get("search", {}).get("no_train") else "trained"
 
     def is_estimated(self, cost: str) -> bool:
-        """Return whether a cost of the candidates is an estimate."""
+        """Return whether a cost is an estimate, as in some runs of earlier versions."""
         return any(cost in candidate.estimated for candidate in self.candidates)
 
     def count_candidates(self, state: str) -> int:

@@ -6,13 +6,16 @@ import inspect
 import sys
 from typing import TYPE_CHECKING, Any
 
-from compress.core.errors import InputError, build_unknown_name_error
+from compress.core.errors import (
+    InputError,
+    build_removed_name_error,
+    build_unknown_name_error,
+)
 from compress.core.lazy_modules import keras
 from compress.core.module_loading import import_function
 from compress.data import Dataset
 from search.plugins import SPACES
 from search.spaces._base import DeclaredSpace, Space, head
-from search.spaces.around import PREFIX, SubnetworkSpace
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
@@ -22,7 +25,6 @@ __all__ = [
     "PythonSpace",
     "SPACES",
     "Space",
-    "SubnetworkSpace",
     "head",
     "resolve_space",
 ]
@@ -32,8 +34,7 @@ def resolve_space(name: str) -> Space:
     """Return the space with a name.
 
     Args:
-        name: A name in `SPACES`; "around:model.keras", see `SubnetworkSpace`; or
-            "package.module:function", see `PythonSpace`.
+        name: A name in `SPACES`, or "package.module:function", see `PythonSpace`.
 
     Raises:
         InputError: The name is none of these (the message lists the choices), or see the classes.
@@ -41,14 +42,17 @@ def resolve_space(name: str) -> Space:
     if name in SPACES:
         space: Space = SPACES[name]
         return space
-    if name.startswith(PREFIX):
-        return SubnetworkSpace(name)
+    if name.startswith("around:"):
+        raise build_removed_name_error(
+            "space",
+            name,
+            "The front around a model was no better than that of paretune shrink, which goes on to "
+            "smaller models. Use paretune shrink MODEL, without a goal.",
+        )
     if ":" in name:
         return PythonSpace(name)
     error = build_unknown_name_error("space", name, SPACES.names())
-    raise InputError(
-        f"{error} Or {PREFIX}model.keras, or your own build(trial, data): package.module:function."
-    )
+    raise InputError(f"{error} Or your own build(trial, data): package.module:function.")
 
 
 class PythonSpace(Space):

@@ -10,7 +10,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.core.lazy_modules import keras
@@ -31,27 +30,9 @@ class Space(ABC):
 
     Attributes:
         name: Name on the command line.
-        trained: Whether models have trained weights, which training starts from.
     """
 
     name: str
-    trained = False
-
-    def facts(self) -> dict[str, str]:
-        """Return the facts on which a space depends besides its name; {}: none.
-
-        An example is a file's hash. A run is only resumed if the facts are unchanged. It is called
-        after `check`.
-        """
-        return {}
-
-    def whole(self) -> tuple[Path, keras.Model] | None:
-        """Return the file and the model of which the space's models are sub-networks, or None.
-
-        Raises:
-            InputError: The model cannot be read.
-        """
-        return None
 
     @abstractmethod
     def check(self, data: Dataset) -> None:
@@ -100,7 +81,7 @@ class Space(ABC):
 
     @abstractmethod
     def build(self, trial: BaseTrial, data: Dataset) -> keras.Model:
-        """Sample all choices from `trial` and build the model, untrained unless `trained`.
+        """Sample all choices from `trial` and build the untrained model.
 
         The model has the input shape `data.input_shape` and ends in `head`.
 
@@ -117,20 +98,6 @@ class Space(ABC):
             data: The data of the search.
         """
         return None
-
-    def prepare(  # noqa: B027
-        self, model: keras.Model, chosen: dict[str, Any], data: Dataset, *, quickly: bool = False
-    ) -> None:
-        """Prepare a model of `build` for its training, in place.
-
-        It is for work that takes time and changes no cost, and is not called for rejected models.
-
-        Args:
-            model: The model, as it was built.
-            chosen: Its choices, possibly with settings of the optimizer.
-            data: The data of the training.
-            quickly: Whether to spend only seconds, for one of hundreds of models to compare.
-        """
 
 
 class DeclaredSpace(Space):
@@ -150,7 +117,7 @@ class DeclaredSpace(Space):
 
     @abstractmethod
     def assemble(self, chosen: Chosen, data: Dataset) -> keras.Model:
-        """Build the model of complete choices, untrained unless `trained`.
+        """Build the untrained model of complete choices.
 
         Args:
             chosen: Complete choices.

@@ -7,7 +7,7 @@ and compression options that do not fit models of the space.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +18,12 @@ from compress.core.device import setup_device
 from compress.core.errors import InputError
 from compress.data import Dataset, load_data
 from compress.run.directory import LOG
-from compress.run.held_out import check_choices, check_held_out, check_scaling
+from compress.run.held_out import check_choices
 from compress.shrinking.compression_job import CoupledModel, check_by_models, iterate_checks
 from compress.shrinking.job_runner import check_against_data, check_held_out_teachers
 from compress.train import train
-from compress.train.dataset_loading import load_for_model, prepare_dataset, with_metric
+from compress.train.dataset_loading import prepare_dataset, with_metric
 from search.plan import SearchPlan
-from search.spaces import Space
 from search.spaces.describe import measure_costs
 from search.study.costs import NAMES, Costs, find_excesses, get_limits
 from search.study.directory import SearchFolder
@@ -48,82 +47,53 @@ LIMIT_OPTIONS = {"macs": "max_macs", "params": "max_params", "size_bytes": "max_
 """Options of the checked limits, by cost: counted costs and the bytes of the weights."""
 
 
-@dataclass(frozen=True)
-class Provenance:
-    """Origin of a run's models: initial weights, teachers and the data they were trained on.
-
-    Attributes:
-        initial_models: Files of the models from which candidates take their initial weights.
-        notes: Notes for the report of each compressed model.
-    """
-
-    initial_models: tuple[Path, ...] = ()
-    notes: tuple[str, ...] = ()
-
-
-def load_data_for_space(
-    plan: SearchPlan, space: Space, dataset_arguments: Mapping[str, Any] | None = None
-) -> Dataset:
-    """Load the plan's data, with the scaling of the original model for a space around a model.
+def load_run_data(plan: SearchPlan, dataset_arguments: Mapping[str, Any] | None = None) -> Dataset:
+    """Load the plan's data.
 
     Args:
         plan: The plan, which names the data.
-        space: The space of the plan.
         dataset_arguments: Arguments of `compress.as_dataset` for data from Python; None: the data
             are loaded by name.
 
     Raises:
-        InputError: The data, the model or its scaling cannot be loaded; or the data are an instance
-            of a user-defined data set class, which cannot be passed to other processes.
+        InputError: The data cannot be loaded; or they are an instance of a user-defined data set
+            class, which cannot be passed to other processes.
     """
-    base_model = space.whole()
-    if dataset_arguments is not None:
-        model = None if base_model is None else base_model[1]
-        dataset = prepare_dataset(model, **dataset_arguments, seed=plan.seed, testing=True)
-        if type(dataset) is not Dataset:
-            raise InputError(
-                f"Data of a run must be a Dataset, which other processes can be given. Received: "
-                f"{type(dataset).__name__}. Name the function that makes it: 'module:function'."
-            )
-        # data that were read by name can be read by that name again and need no note
-        return (
-            dataset
-            if dataset.max_value is not None
-            else replace(dataset, notes=(*dataset.notes, HANDED_OVER_NOTE))
-        )
-    if base_model is None:
+    if dataset_arguments is None:
         return with_metric(load_data(plan.data, seed=plan.seed), plan.data.metric)
-    try:
-        return load_for_model(base_model[0], plan.data, base_model[1], plan.seed)
-    except InputError as error:
-        raise InputError(f"Space '{space.name}' must have data that fit it. {error}") from None
+    dataset = prepare_dataset(None, **dataset_arguments, seed=plan.seed, testing=True)
+    if type(dataset) is not Dataset:
+        raise InputError(
+            f"Data of a run must be a Dataset, which other processes can be given. Received: "
+            f"{type(dataset).__name__}. Name the function that makes it: 'module:function'."
+        )
+    # data that were read by name can be read by that name again and need no note
+    return (
+        dataset
+        if dataset.max_value is not None
+        else replace(dataset, notes=(*dataset.notes, HANDED_OVER_NOTE))
+    )
 
 
-def check_data_leakage(plan: SearchPlan, data: Dataset, space: Space) -> Provenance:
+def check_data_leakage(plan: SearchPlan, data: Dataset) -> tuple[str, ...]:
     """Check that no earlier model or search was trained on held-out data of this run.
 
     Args:
-        plan: The plan, which names space, teachers and warm starts.
+        plan: The plan, which names teachers and warm starts.
         data: Training, validation and test parts.
-        space: The space of the plan.
 
     Returns:
-        The origin of the run's models, with notes for the report.
+        Notes on the teachers, for the reports.
 
     Raises:
-        InputError: The initial model, a teacher or a warm start was trained on the test part or on
-            data that select models.
+        InputError: A teacher or a warm start was trained on the test part or on data that select
+            models.
     """
-    base_model = space.whole()
-    if base_model is not None:
-        check_held_out(base_model[0], data, f"Space '{space.name}'")
-        check_scaling(base_model[0], data, f"Space '{space.name}'")
     for name in plan.search.warm_start:
         path = Path(name).resolve().parent.parent if is_candidate_file(name) else Path(name)
         if (path / "plan.json").is_file():
             check_choices(SearchFolder(path), data, f"Warm start '{name}'")
-    initial_models = () if base_model is None else (base_model[0],)
-    return Provenance(initial_models, tuple(check_held_out_teachers(plan, data)))
+    return tuple(check_held_out_teachers(plan, data))
 
 
 def check_limits(plan: SearchPlan, data: Dataset) -> None:

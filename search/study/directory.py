@@ -47,12 +47,11 @@ class Candidate(Record):
         macs: Multiply-accumulates at batch size 1.
         params: Number of parameters.
         size_bytes: Bytes of its float32 .tflite file, where a limit or an objective needs it.
-        latency_ms: Median milliseconds of that file on LiteRT with one thread, before training:
-            measured, or estimated from latencies of the original model's parts.
+        latency_ms: Median milliseconds of that file on LiteRT with one thread, before training.
         unsupported: Names of operations that `macs` does not include.
-        estimated: Names of costs that are estimates.
+        estimated: Names of costs that are estimates; now always empty.
         val: Validation metrics, by name; a duplicate has them only if its original was complete.
-        best_epoch: Epoch of the kept weights; 0: the initial weights of a trained model.
+        best_epoch: Epoch of the kept weights; 0 in runs of earlier versions: the initial weights.
         history: One record per epoch.
         seconds: Wall time of building and training.
         device: Device of the training.
@@ -162,7 +161,6 @@ class SearchFolder(RunFolder):
         candidates: Folder of the candidates' records and models.
         journal: File of the study, unless another storage is used.
         shared: Folder of the data while workers share them.
-        part_times: File of the latencies of the original model's parts.
     """
 
     PLAN_RECORD: ClassVar[Any] = _PlanRecord
@@ -173,7 +171,6 @@ class SearchFolder(RunFolder):
         self.candidates = self.models
         self.journal = self.path / "study.journal"
         self.shared = self.path / ".shared"
-        self.part_times = self.path / "part_times.json"
 
     @cached_property
     def origin_path(self) -> Path:

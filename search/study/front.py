@@ -78,7 +78,7 @@ def select_final_candidates(candidates: Sequence[Candidate], plan: SearchPlan) -
     """
     objectives = plan.search.resolved_objectives
     return select_hypervolume_subset(
-        select_front(candidates, objectives), objectives, plan.final_models
+        select_front(candidates, objectives), objectives, plan.final.models
     )
 
 
@@ -94,7 +94,7 @@ def select_hypervolume_subset(
     Args:
         front: Result of `select_front`.
         objectives: Metric, then costs, by field name.
-        max_count: Maximum number of candidates; None: all.
+        max_count: Maximum number of candidates, at least 1; None: all.
 
     Reference:
         Guerreiro et al. 2016, "Greedy hypervolume subset selection in low dimensions": the greedy
@@ -103,8 +103,6 @@ def select_hypervolume_subset(
     """
     if max_count is None or len(front) <= max_count:
         return front
-    if max_count == 0:
-        return []
     metric, *costs = objectives
     rows = np.array(
         [[-item.val[metric], *compute_log_costs([getattr(item, cost) for cost in costs])]

@@ -26,18 +26,10 @@ from compress.data import Dataset
 from compress.model.copies import convert_to_float32
 from compress.model.io import check_saveable, save_model
 from compress.train import EpochRecord, train
-from compress.train.predict import evaluate_model
-from compress.train.records import StartingPoint
 from search.plan import SearchPlan
 from search.spaces import Space
 from search.study import optimizers
-from search.study.costs import (
-    Costs,
-    build_latency_estimator,
-    describe_excesses,
-    find_costs,
-    report_excess,
-)
+from search.study.costs import Costs, describe_excesses, find_costs, report_excess
 from search.study.directory import (
     COMPLETE,
     DUPLICATE,
@@ -50,11 +42,6 @@ from search.study.directory import (
 
 SEED_ATTR = "seed"
 """Trial attribute that holds the seed of the trial's weights and batches."""
-MAX_VALIDATION_EXAMPLES = 2000
-"""Maximum number of validation examples for candidates that are evaluated without training.
-
-Later stages evaluate the selected candidates on all validation examples.
-"""
 STOP_MARGIN = 0.02
 """Lead of another trial's metric from which on a trial is dominated; see docs/results/search.md."""
 SEED_GIVEN = "seed_given"
@@ -100,8 +87,8 @@ def evaluate_trial(
         seconds: Time limit of the trial, at which its training ends; default: none.
 
     Returns:
-        The candidate: complete (untrained with `no_train`), stopped (dominated), rejected (above a
-        limit), a duplicate, or failed (diverged).
+        The candidate: complete, stopped (dominated), rejected (above a limit), a duplicate, or
+        failed (diverged).
 
     Raises:
         TrialGivenUp: The trial was given to another worker.
@@ -113,8 +100,7 @@ def evaluate_trial(
     keras.utils.set_random_seed(seed)
     name = format_candidate_id(trial.number)
     on_progress(f"{name}: building", 0.0)
-    space = plan.search.resolved_space
-    model = build_model(space, trial, data, device.policy)
+    model = build_model(plan.search.resolved_space, trial, data, device.policy)
     settings = optimizers.sample_settings(trial, plan, data)
     candidate = Candidate(name, COMPLETE, dict(trial.params), seed, device=device.describe())
     # replays and retries run again on purpose, so they are never treated as duplicates
@@ -129,29 +115,14 @@ def evaluate_trial(
     note = getattr(trial.study.sampler, "note", "")  # each trial has its own sampler
     sampler_notes = (note,) if note else ()
     on_progress(f"{name}: counting", 0.0)
-    estimate_latency = build_latency_estimator(plan.search, folder)
-    estimated_latency = None if estimate_latency is None else estimate_latency(candidate.choices)
-    costs = find_costs(model, plan.search, folder, estimated_latency)
+    costs = find_costs(model, plan.search, folder)
     candidate = replace(candidate, **vars(costs))
     reason = describe_excesses(costs, plan.search)
     if reason:
         report_excess(trial, costs, plan.search)
         return _write_candidate(folder, replace(candidate, state=REJECTED, reason=reason))
     check_saveable(model)  # fails before the training rather than after it
-    space.prepare(model, candidate.choices, data, quickly=plan.search.no_train)
-    if plan.search.no_train:
-        on_progress(f"{name}: judging", 0.5)
-        limited_data = _limit_validation(data, plan.seed)
-        val = evaluate_model(model, limited_data, "val")
-        save_model(convert_to_float32(model), folder.get_model_path(name))
-        note_on_metric = (
-            "not trained: evaluated as pruned and reconstructed, by "
-            f"{len(limited_data.val):,} of {len(data.val):,} validation examples"
-        )
-        spent, notes = time.perf_counter() - began, (*sampler_notes, note_on_metric)
-        return _write_candidate(folder, replace(candidate, val=val, seconds=spent, notes=notes))
     monitor = TrainingMonitor(trial, plan, costs, name, on_progress)
-    start = StartingPoint(model, data, plan.search.objectives[0]) if space.trained else None
     try:
         result = train(
             model,
@@ -169,8 +140,6 @@ def evaluate_trial(
         return _write_candidate(
             folder, replace(candidate, state=FAILED, reason=str(error), seconds=spent)
         )
-    if start is not None:
-        result = start.keep_better(model, result)
     if not monitor.stop_reason:
         save_model(convert_to_float32(model), folder.get_model_path(name))
     candidate = replace(
@@ -184,13 +153,6 @@ def evaluate_trial(
         notes=(*sampler_notes, *result.notes),
     )
     return _write_candidate(folder, candidate)
-
-
-def _limit_validation(data: Dataset, seed: int) -> Dataset:
-    if len(data.val) <= MAX_VALIDATION_EXAMPLES:
-        return data
-    order = np.random.default_rng(seed).permutation(len(data.val))[:MAX_VALIDATION_EXAMPLES]
-    return replace(data, val=data.val.take(np.sort(order)))
 
 
 def _write_candidate(folder: SearchFolder, candidate: Candidate) -> Candidate:

@@ -20,12 +20,6 @@ LEARNING_RATES = {
     "adam": (1e-3, 1e-2),
     "adamw": (1e-3, 1e-2),
 }
-FINE_TUNING_FACTORS = (0.2, 1.0)
-"""Factors on the ends of a learning rate range for models that are already trained.
-
-Nearly complete models need low rates. Models with most of their channels removed train best at
-the rates of new models (measured: docs/methods/search.md).
-"""
 BATCH_SIZES = (32, 64, 128, 256)
 MIN_STEPS, MAX_STEPS = 8, 1000
 """Range of steps per epoch in which a batch size is worth trying."""
@@ -43,31 +37,15 @@ def list_batch_sizes(plan: SearchPlan, data: Dataset) -> tuple[int, ...]:
     return sizes or (BATCH_SIZES[0] if examples < 2**16 else BATCH_SIZES[-1],)
 
 
-def get_learning_rate_range(plan: SearchPlan, optimizer: str) -> tuple[float, float]:
-    """Return the (lowest, highest) learning rate of an optimizer for the plan's space.
-
-    Args:
-        plan: The plan, which names the space.
-        optimizer: Name of the optimizer.
-    """
-    low, high = LEARNING_RATES[optimizer]
-    below, above = FINE_TUNING_FACTORS if plan.search.resolved_space.trained else (1.0, 1.0)
-    return low * below, high * above
-
-
 def build_baseline(plan: SearchPlan, data: Dataset) -> dict[str, Any]:
     """Return good default settings, which are tried first with the space's baseline.
-
-    The result is empty with `no_train`, because trials sample no settings then.
 
     Args:
         plan: The plan of the run.
         data: The data of the run.
     """
-    if plan.search.no_train:
-        return {}
     name = "adam" if "adam" in plan.search.optimizers else plan.search.optimizers[0]
-    low, high = get_learning_rate_range(plan, name)
+    low, high = LEARNING_RATES[name]
     sizes = list_batch_sizes(plan, data)
     return {
         "optimizer": name,
@@ -82,18 +60,15 @@ def build_baseline(plan: SearchPlan, data: Dataset) -> dict[str, Any]:
 def sample_settings(trial: BaseTrial, plan: SearchPlan, data: Dataset) -> TrainSettings:
     """Sample optimizer, learning rate, schedule, weight decay, batch size and smoothing.
 
-    Each optimizer has its own range of learning rates and so its own parameter name. With
-    `no_train` nothing is sampled: later trainings use the plan's fine-tuning settings.
+    Each optimizer has its own range of learning rates and so its own parameter name.
 
     Args:
         trial: The trial.
         plan: The plan of the run.
         data: The data of the run, whose size limits the batch sizes.
     """
-    if plan.search.no_train:
-        return plan.finetune
     name = trial.suggest_categorical("optimizer", plan.search.optimizers)
-    low, high = get_learning_rate_range(plan, name)
+    low, high = LEARNING_RATES[name]
     return TrainSettings(
         epochs=plan.search.epochs,
         optimizer=name,

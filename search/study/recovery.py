@@ -323,7 +323,7 @@ def list_declared_distributions(plan: SearchPlan, data: Dataset) -> dict[str, Ba
     """
     distributions: dict[str, BaseDistribution] = {}
     for name in plan.search.optimizers:
-        low, _ = optimizers.get_learning_rate_range(plan, name)
+        low, _ = optimizers.LEARNING_RATES[name]
         choices = {**optimizers.build_baseline(plan, data), "optimizer": name}
         trial = optuna.trial.FixedTrial({**choices, f"learning_rate.{name}": low})
         optimizers.sample_settings(trial, plan, data)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,9 @@ from compress.model.io import save_model
 from compress.plan.target import Target
 from compress.prune.channels import check_channels, prune_channels
 from compress.run.records import Record, read_record
-from compress.shrinking.compression_job import CoupledModel, RunContext, Teacher
-from compress.shrinking.prune_and_train import FineTuner
+from compress.shrinking.compression_job import CoupledModel
 from compress.train import train
 from compress.train.predict import evaluate_model
-from compress.train.records import StartingPoint
 from search.plan import SearchPlan
 from search.study import optimizers
 from search.study.directory import Candidate, FinalTraining, SearchFolder, build_final_name
@@ -58,11 +56,8 @@ def train_final(
     folder: SearchFolder,
     device: Device,
     on_progress: Callable[[str, float], None],
-    teachers: Sequence[Teacher] = (),
 ) -> FinalTraining:
     """Train a candidate's model from its initial weights, and evaluate it on the test part.
-
-    Sub-networks that were evaluated untrained are fine-tuned with the plan's settings.
 
     Args:
         candidate: The candidate, whose model is built again from its choices.
@@ -71,7 +66,6 @@ def train_final(
         folder: Folder for the model and the record. An interrupted training is resumed.
         device: Device of the training.
         on_progress: Callback for progress, called with (text, share).
-        teachers: Teachers for sub-networks that were evaluated untrained; empty: labels only.
 
     Returns:
         The record, which has been written.
@@ -85,40 +79,20 @@ def train_final(
     name = build_final_name(candidate.id)
     keras.utils.set_random_seed(candidate.seed)
     trial = optuna.trial.FixedTrial(candidate.choices)
-    space = plan.search.resolved_space
-    model = build_model(space, trial, data, device.policy)
-    space.prepare(model, candidate.choices, data)
-    settings = replace(optimizers.sample_settings(trial, plan, data), epochs=plan.final_epochs)
-    # a `FineTuner` compares with the start itself
-    compares_start = space.trained and not plan.search.no_train
-    start = StartingPoint(model, data, plan.search.objectives[0]) if compares_start else None
-    unfinished = folder.final / f"{name}.unfinished"
-    if plan.search.no_train:
-        compression_plan = replace(
-            plan.build_compression_plan(()), seed=candidate.seed, finetune=settings
-        )
-        context = RunContext(
-            data,
-            compression_plan,
-            device,
-            lambda text, share: on_progress(f"{name}: {text}", share),
-        )
-        result, _, _ = FineTuner(context, teachers, unfinished).tune(model, "fine-tuning", [])
-    else:
-        result = train(
-            model,
-            data,
-            settings,
-            device=device,
-            seed=candidate.seed,
-            select_by=plan.search.objectives[0],
-            checkpoint=unfinished,
-            on_epoch=lambda epoch, epochs, _: on_progress(
-                f"{name}: epoch {epoch}/{epochs}", epoch / epochs
-            ),
-        )
-    if start is not None:
-        result = start.keep_better(model, result)
+    model = build_model(plan.search.resolved_space, trial, data, device.policy)
+    checkpoint = folder.final / f"{name}.npz"
+    result = train(
+        model,
+        data,
+        replace(optimizers.sample_settings(trial, plan, data), epochs=plan.final.epochs),
+        device=device,
+        seed=candidate.seed,
+        select_by=plan.search.objectives[0],
+        checkpoint=checkpoint,
+        on_epoch=lambda epoch, epochs, _: on_progress(
+            f"{name}: epoch {epoch}/{epochs}", epoch / epochs
+        ),
+    )
     save_model(convert_to_float32(model), folder.final / f"{name}.keras")
     record = FinalTraining(
         model=candidate.id,
@@ -131,10 +105,7 @@ def train_final(
         seconds=time.perf_counter() - began,
     )
     folder.write_final(record)
-    if unfinished.is_dir():
-        shutil.rmtree(unfinished, ignore_errors=True)
-    else:
-        unfinished.unlink(missing_ok=True)
+    checkpoint.unlink(missing_ok=True)
     return record
 
 

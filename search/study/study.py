@@ -22,7 +22,7 @@ from search.plan import SearchPlan
 from search.plugins import SAMPLERS
 from search.spaces import DeclaredSpace
 from search.study import optimizers
-from search.study.costs import Costs, build_latency_estimator, describe_excesses
+from search.study.costs import Costs, describe_excesses
 from search.study.directory import COMPLETE, DUPLICATE, FAILED, Candidate, SearchFolder
 from search.study.objective import (
     SEED_ATTR,
@@ -87,7 +87,6 @@ def ask_trial(
     plan: SearchPlan,
     number: int | None = None,
     data: Dataset | None = None,
-    folder: SearchFolder | None = None,
 ) -> Any:
     """Begin the next trial, with its own sampler.
 
@@ -100,9 +99,8 @@ def ask_trial(
         number: Number of the preferred queued trial; another one is taken if it has begun.
         data: The data, with which samplers compute the costs of choices; None: samplers get no
             arguments of the space.
-        folder: The folder of the run, with measured latencies of parts.
     """
-    get_arguments = None if data is None else partial(build_sampler_arguments, plan, data, folder)
+    get_arguments = None if data is None else partial(build_sampler_arguments, plan, data)
     trials = study.get_trials(deepcopy=False)
     queue = (trial for trial in trials if trial.state == TrialState.WAITING)
     queued_trials = sorted(queue, key=lambda trial: trial.number != number)
@@ -155,15 +153,12 @@ def create_sampler(
     return sampler_class((seed * 1_000_003 + number) % 2**31, **space_arguments)
 
 
-def build_sampler_arguments(
-    plan: SearchPlan, data: Dataset, folder: SearchFolder | None = None
-) -> dict[str, Any]:
+def build_sampler_arguments(plan: SearchPlan, data: Dataset) -> dict[str, Any]:
     """Return the arguments of samplers that use the space, besides their seed.
 
     Args:
         plan: Space, limits, objectives, rungs.
         data: The data of the run.
-        folder: The folder of the run, which may hold latencies of a model's parts; None: none.
 
     Returns:
         "curves": a function that returns the metrics of a trial at the rungs; for a space with
@@ -182,23 +177,20 @@ def build_sampler_arguments(
         return arguments
     arguments["space"] = space.choices(data)
     if space.count(space.smallest(data), data) is not None:
-        arguments["costs"] = _build_cost_function(plan, space, data, folder)
+        arguments["costs"] = _build_cost_function(plan, space, data)
     return arguments
 
 
 def _build_cost_function(
-    plan: SearchPlan, space: DeclaredSpace, data: Dataset, folder: SearchFolder | None
+    plan: SearchPlan, space: DeclaredSpace, data: Dataset
 ) -> Callable[[dict[str, Any]], tuple[float, ...] | None]:
     """Return a function that counts a candidate's costs; None: it exceeds a limit."""
     options = plan.search
-    estimate_latency = None if folder is None else build_latency_estimator(options, folder)
 
     def compute_costs(chosen: dict[str, Any]) -> tuple[float, ...] | None:
         counts = space.count(chosen, data)
         assert counts is not None, "the smallest one was counted"
-        candidate_costs = Costs(
-            *counts, latency_ms=None if estimate_latency is None else estimate_latency(chosen)
-        )
+        candidate_costs = Costs(*counts)
         if describe_excesses(candidate_costs, options):
             return None
         values = (getattr(candidate_costs, name) for name in options.costs)

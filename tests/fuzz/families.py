@@ -234,7 +234,7 @@ def paths(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
         ["compress", path, "--data", "digits"], ["run", "--plan", path, "--data", "nowhere"],
         ["compress", "text.keras", "--data", path], ["run", "--data", "nowhere", "--out", path],
         ["run", "--data", path], [*SEARCH, "--warm-start", path],
-        ["run", "--data", "nowhere", "--teacher", path], ["space", "describe", f"around:{path}"],
+        ["run", "--data", "nowhere", "--teacher", path],
         ["inspect", "text.keras", "--out", path], ["bench", "text.keras", path],
     ))  # fmt: skip
 
@@ -340,7 +340,6 @@ def models(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
         ["inspect", name], ["inspect", name, "--input-shape", shape],
         ["bench", name, "--out", "new", "--budget", "0.05", "--input-shape", shape],
         ["compress", name, "--data", "nowhere"], ["inspect", name, "--out", "m.json"],
-        ["space", "describe", f"around:{name}", "--data", "digits"],
     ))  # fmt: skip
 
 

@@ -16,7 +16,6 @@ from search.engines.jobs import SearchJobs, create_compress_jobs, explain_no_tra
 from search.pipeline import build_default_folder
 from search.plan import SearchPlan
 from search.study import study as studies
-from search.study.checks import Provenance
 from search.study.directory import Candidate, SearchFolder
 from search.study.study import ask_trial
 from tests.search.test_run import paretune
@@ -118,7 +117,7 @@ def test_workers_that_cannot_begin_end_the_run(folder: SearchFolder) -> None:
 def test_compression_goes_largest_first_and_collects_failures(folder: SearchFolder) -> None:
     plan = from_flat(SearchPlan, {"sparsity": 0.7, "trials": 9})
     jobs = create_compress_jobs(
-        folder, plan, ["0001", "0002", "0003"], [Path("t.keras")], Display(), Provenance()
+        folder, plan, ["0001", "0002", "0003"], [Path("t.keras")], Display(), ()
     )
     given = []
     while (job := jobs.take_job()) is not None:
@@ -141,7 +140,7 @@ def test_compression_goes_largest_first_and_collects_failures(folder: SearchFold
 def test_the_teachers_path_is_never_split(tmp_path: Path) -> None:
     folder, plan = SearchFolder(tmp_path / "a,b"), from_flat(SearchPlan, {"trials": 9})
     teacher = folder.get_model_path("0002")
-    jobs = create_compress_jobs(folder, plan, ["0001"], [teacher], Display(), Provenance())
+    jobs = create_compress_jobs(folder, plan, ["0001"], [teacher], Display(), ())
     job = jobs.take_job()
     assert job is not None
     assert job["teachers"] == [str(teacher)]
@@ -176,6 +175,8 @@ def test_default_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         ("my.module:make", "runs/my.module-make-cnn"),
     ):
         assert build_default_folder(from_flat(SearchPlan, {"data": source})) == expected
+    own = from_flat(SearchPlan, {"data": "digits", "space": "tests.search.spaces.own:build"})
+    assert build_default_folder(own) == "runs/digits-tests.search.spaces.own-build"
 
 
 @pytest.mark.slow

@@ -23,7 +23,6 @@ from search.plan import SearchPlan
 from search.report import load_report
 from search.scheduler.log import ScheduleLog
 from search.scheduler.scheduler import Scheduler
-from search.study.checks import Provenance
 from search.study.directory import COMPLETE, Candidate, SearchFolder
 from tests.patience import PATIENCE, wait_for
 from tests.search.test_run import paretune, records, start
@@ -165,7 +164,7 @@ def test_a_trial_that_the_log_does_not_have_is_learned_once(tmp_path: Path) -> N
     for _ in range(3):  # each process reads what those before it left
         scheduler = Scheduler(("float32",), 0.1, 10, 600.0)
         ScheduledJobs(
-            folder, plan, None, Display(), [candidate], scheduler, Provenance(), -100.0,
+            folder, plan, None, Display(), [candidate], scheduler, (), -100.0,
             lambda: reports.append("written"),
         )  # fmt: skip
         assert list(scheduler.models) == ["0000"]

@@ -96,17 +96,6 @@ class LatencyTable(Record):
         """Return the keys that are not in the table, without duplicates."""
         return [key for key in dict.fromkeys(keys) if key not in self._by_key]
 
-    def select_calls(self, keys: Iterable[CallKey]) -> LatencyTable:
-        """Return a table of some of the calls.
-
-        Args:
-            keys: Keys of the calls.
-
-        Raises:
-            InputError: A call is not in the table.
-        """
-        return replace(self, calls=tuple(self[key] for key in dict.fromkeys(keys)))
-
     def merge(self, other: LatencyTable) -> LatencyTable:
         """Return the union of both tables; times of the other table take precedence.
 

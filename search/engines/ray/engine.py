@@ -49,17 +49,10 @@ class RayEngine:
         returns more workers than jobs unless they are requested.
 
         Raises:
-            InputError: The cluster does not respond, no node can hold a worker, workers that do not
-                see the run's folder would have to read local files of the run's machine, or the
-                file store is not writable.
+            InputError: The cluster does not respond, no node can hold a worker, the study is a
+                journal in a folder that workers do not see, or the file store is not writable.
         """
         options = request.options
-        if options.files and request.local_inputs:
-            raise InputError(
-                f"files must be left out for {request.local_inputs}: workers read files of the "
-                f"run's machine. Received: {options.files}. Put the output folder, and those "
-                "files, where all see them."
-            )
         if options.files and request.uses_local_journal:
             raise InputError(
                 "files must come with a storage that workers reach: the run's journal lies in its "

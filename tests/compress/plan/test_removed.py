@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from compress.plan import DistillOptions, Plan, WeightOptions
 from compress.plan.fields import from_flat, from_nested, list_plan_fields, list_removed_options
 from compress.plan.shrink import ShrinkPlan
 from search.plan import SearchPlan
+from search.study.directory import SearchFolder
 from tests.search.test_run import paretune
 
 REMOVED = {
@@ -57,6 +59,9 @@ def test_a_plan_that_used_a_removed_option_is_refused() -> None:
      "hypervolume at 2 to 4.5 times fewer epochs. Use 'dominance', the default, which lost 0.3 % "
      "at 2.5 times fewer; to save more, use fewer epochs, and final_epochs to train the front "
      "longer."),
+    ({"space": "around:m.keras"}, "Space 'around:m.keras' was removed. The front around a model "
+     "was no better than that of paretune shrink, which goes on to smaller models. Use paretune "
+     "shrink MODEL, without a goal."),
     ({"feature_losses": "attention", "feature_weight": -1},
      "Feature loss 'attention' was removed. No figure showed "
      "that it gains anything. Use fitnets, or a loss of your own."),
@@ -82,6 +87,29 @@ def test_the_command_line_names_what_to_use_instead(tmp_path: Path) -> None:
     done = read("--plan", "plan.toml")
     assert done.returncode == 2
     assert "Option 'correct_biases' was removed. No figure" in done.stderr
+
+
+def test_training_is_left_out_in_shrink_alone(tmp_path: Path) -> None:
+    done = paretune("run", "--data", "digits", "--no-train", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "paretune: error: Option '--no-train' was removed. Only the space around:MODEL used it, "
+        "which was removed too. Use paretune shrink MODEL, without a goal.\n"
+    )
+    with pytest.raises(pt.InputError, match="^Option 'no_train' was removed. Only the space"):
+        pt.run("digits", no_train=True)  # type: ignore[call-arg]
+    assert from_flat(ShrinkPlan, {"no_train": True}).goal.no_train
+
+
+def test_a_search_around_a_model_is_not_resumed(tmp_path: Path) -> None:
+    folder = SearchFolder(tmp_path / "run")
+    folder.claim("search", SearchPlan())
+    stored = json.loads(folder.plan_path.read_text("utf-8"))
+    stored["plan"]["search"] |= {"space": "around:m.keras", "no_train": False}
+    folder.plan_path.write_text(json.dumps(stored), "utf-8")
+    with pytest.raises(pt.InputError, match="^Space 'around:m.keras' was removed. .* shrink"):
+        pt.run_search("digits", out=folder.path)
+    assert folder.plan_path.is_file()
 
 
 def test_python_names_what_to_use_instead() -> None:

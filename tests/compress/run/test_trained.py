@@ -12,16 +12,16 @@ from compress.core.errors import InputError
 from compress.plan import Plan
 from compress.run.compressed_model import CompressedModel
 from compress.run.origin import UNKNOWN_TRAINING, TrainingHistory, read_training
-from search.plan import SearchOptions, SearchPlan
+from search.plan import SearchPlan
 from search.study.directory import Candidate, FinalTraining, SearchFolder
 
 VAL = {"dense": {"accuracy": 0.9}, "pruned": {"accuracy": 0.9}}
 WEIGHTS: dict[str, Any] = {"pruned": [], "kept": []}
 
 
-def run_at(path: Path, space: str = "cnn") -> SearchFolder:
+def run_at(path: Path) -> SearchFolder:
     folder = SearchFolder(path)
-    folder.claim("run", SearchPlan(search=SearchOptions(space=space)))
+    folder.claim("run", SearchPlan())
     folder.data.write_text('{"source": "digits"}')
     history = ({"epoch": 1}, {"epoch": 2}, {"epoch": 3})
     folder.write_candidate(Candidate("0001", "complete", {}, 1, history=history))
@@ -53,15 +53,20 @@ def test_a_run_tells(tmp_path: Path, file: str, expected: TrainingHistory) -> No
     assert read_training(folder.path / file) == expected
 
 
+def store_option(folder: SearchFolder, name: str, value: object) -> None:
+    """Stores an option of the search as earlier versions did."""
+    stored = json.loads(folder.plan_path.read_text("utf-8"))
+    stored["plan"]["search"][name] = value
+    folder.plan_path.write_text(json.dumps(stored), "utf-8")
+
+
 def test_weights_that_came_trained_are_told(tmp_path: Path) -> None:
-    around = run_at(tmp_path / "around", space="around:m.keras")
+    around = run_at(tmp_path / "around")
+    store_option(around, "space", "around:m.keras")
     assert read_training(around.path / "candidates" / "0001.keras") == TrainingHistory(3, True)
     assert read_training(around.path / "final" / "0001.keras") == TrainingHistory(40, True)
     inherited = run_at(tmp_path / "inherit")
-    # as earlier versions could
-    stored = json.loads(inherited.plan_path.read_text("utf-8"))
-    stored["plan"]["search"]["inherit"] = True
-    inherited.plan_path.write_text(json.dumps(stored), "utf-8")
+    store_option(inherited, "inherit", True)
     assert read_training(inherited.path / "candidates" / "0001.keras") == TrainingHistory(3, True)
     # final trainings begin anew
     assert read_training(inherited.path / "final" / "0001.keras") == TrainingHistory(40)

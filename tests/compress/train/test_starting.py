@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ import numpy as np
 import pytest
 
 from compress import compress_model
+from compress.data import Dataset
+from compress.train import TrainResult
+from compress.train.records import StartingPoint
 from tests.same import same_arrays
 
 
@@ -22,6 +26,20 @@ def net(x: Any, y: Any) -> keras.Model:
     model.compile("adam", "sparse_categorical_crossentropy")
     model.fit(x, y, epochs=30, verbose=0)
     return model
+
+
+def test_the_better_weights_are_kept(small_cnn: Callable[..., Any], digits: Dataset) -> None:
+    model = small_cnn()
+    before = model.get_weights()
+    start = StartingPoint(model, digits, "accuracy")
+    model.set_weights([weight + 1 for weight in before])
+    better = TrainResult((), 2, {"accuracy": 2.0}, 9, ("told",))
+    assert start.keep_better(model, better).best_epoch == 2
+    assert start.keep_better(model, better).notes[1:] == ("told",)
+    worse = start.keep_better(model, TrainResult((), 2, {"accuracy": -1.0}, 9))
+    assert worse.best_epoch == 0
+    assert worse.notes[0].endswith(f"{worse.val['accuracy']:.4f}")
+    same_arrays(model.get_weights(), before)
 
 
 @pytest.mark.slow

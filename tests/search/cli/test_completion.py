@@ -56,8 +56,6 @@ def test_every_word_that_is_offered_is_taken(plan: Any) -> None:
     for leaf in list_plan_fields(plan):
         name, words = leaf.flat_name, find_word_lister(leaf) or tuple
         for word in words():
-            if word == "around:":  # a file follows
-                continue
             value = {"objectives": f"accuracy,{word}" if word in ("macs", "params", "size_bytes",
                      "latency_ms") else f"{word},macs"}.get(name, word)  # fmt: skip
             assert refused(plan, name, value) == "", (name, word)

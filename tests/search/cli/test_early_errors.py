@@ -73,7 +73,7 @@ CASES: dict[str, tuple[list[str], list[str], str]] = {
     "run: teacher": (["run", "--teacher", "no.keras"], [], NO_MODEL),
     "run: value": (["run", "--trials", "0"], [], "trials must be at least 1"),
     "run: plan": (["run", "--plan", "no.toml"], [], NO_PLAN),
-    "run: around": (["run", "--space", "around:no.keras"], [], NO_MODEL),
+    "run: around": (["run", "--space", "around:no.keras"], [], "was removed"),
     "run: replay": (["run", "--warm-start", "no.json"], [], "Cannot read 'no.json'"),
     "run: warm start": (["run", "--warm-start", "no"], [], "warm_start must be"),
     "run: out": (["run", "--out", "other"], [], "must be empty or an earlier run's"),
@@ -106,7 +106,7 @@ CASES: dict[str, tuple[list[str], list[str], str]] = {
     ),
     "report: folder": (["report", "nowhere"], [], "must be the folder of a run"),
     "space: name": (["space", "describe", "rnn"], [], "Unknown space 'rnn'"),
-    "space: model": (["space", "describe", "around:no.keras"], [], NO_MODEL),
+    "space: around": (["space", "describe", "around:no.keras"], [], "was removed"),
     "space: data": (["space", "describe", "cnn", "--data", "nowhere"], [], NO_DATA),
     "storage: port": (
         ["storage", "serve", "--storage", "x", "--port", "-1"], [], "port must be in [0, 65535]",

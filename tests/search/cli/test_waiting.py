@@ -255,7 +255,7 @@ def test_commands_that_only_look_say_nothing(small_cnn: Callable[..., Any], tmp_
     for words in (
         ("bench", "m.keras", "--budget", 0.1, "--runtimes", "litert,tensorflow,onnx"),
         ("inspect", "m.keras", "--profile"),
-        ("space", "describe", "around:m.keras"),
+        ("space", "describe", "mlp"),
     ):
         done = paretune(*words, cwd=tmp_path)
         assert done.returncode == 0, done.stderr

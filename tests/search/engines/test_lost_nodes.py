@@ -13,7 +13,6 @@ from search.engines import MAX_LOST, NODE_LOST, Display
 from search.engines.jobs import create_compress_jobs, create_final_jobs
 from search.plan import SearchPlan
 from search.study import study as studies
-from search.study.checks import Provenance
 from search.study.directory import Candidate, SearchFolder, TrialGivenUp
 from tests.search.engines.test_machine_faults import Pool
 
@@ -112,7 +111,7 @@ def test_later_jobs_run_again_too(kind: str, folder: SearchFolder) -> None:
     jobs = (
         create_final_jobs(folder, plan, names, Display())
         if kind == "final"
-        else create_compress_jobs(folder, plan, names, [], Display(), Provenance())
+        else create_compress_jobs(folder, plan, names, [], Display(), ())
     )
     for _ in range(MAX_LOST - 1):
         job = jobs.take_job()

@@ -307,6 +307,22 @@ def test_three_objectives_and_a_negative_quality(tmp_path: Path) -> None:
     assert "latency)" in text
 
 
+def test_a_search_around_a_model_of_an_earlier_version(folder: SearchFolder) -> None:
+    """Its candidates were not trained, and their latencies were estimates: the report says so."""
+    stored = json.loads(folder.plan_path.read_text("utf-8"))
+    stored["plan"]["search"] |= {
+        "space": "around:net.keras", "no_train": True, "objectives": ["accuracy", "latency_ms"],
+    }  # fmt: skip
+    write_json(folder.plan_path, stored)
+    made = [
+        candidate(0, 0.5, 9, latency_ms=1.0, estimated=("latency_ms",)),
+        candidate(1, 0.6, 90, latency_ms=2.0, estimated=("latency_ms",)),
+    ]
+    text = write(folder, made)
+    assert "Latency, estimated" in text
+    assert load_report(folder.path).summarize_trials().startswith("2 candidates evaluated, ")
+
+
 def test_no_search_no_section(tmp_path: Path, folder: SearchFolder) -> None:
     assert "The search" not in write(folder, [])
     assert "search" not in json.loads((folder.path / "report.json").read_text())

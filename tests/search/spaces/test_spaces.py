@@ -122,5 +122,5 @@ def test_unknown_names_list_the_choices() -> None:
         resolve_space("resnett")
     assert str(caught.value) == (
         "Unknown space 'resnett'. Did you mean 'resnet'? Choices: cnn, mlp, mobilenet, resnet. "
-        "Or around:model.keras, or your own build(trial, data): package.module:function."
+        "Or your own build(trial, data): package.module:function."
     )

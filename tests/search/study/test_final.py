@@ -47,7 +47,7 @@ def test_a_training_repeats_the_candidates(digits: Dataset, cpu: Device, tmp_pat
     model = load_model(folder.final / "0000-final0.keras")
     predicted = predict_logits(model, digits, "test").argmax(-1)
     assert record.test["accuracy"] == pytest.approx((predicted == digits.test.y).mean())
-    assert not list(folder.final.glob("*.unfinished"))
+    assert {path.suffix for path in folder.final.iterdir()} == {".keras", ".json"}
     promote_final("0000", folder)
     assert folder.get_shipped_path("0000") == folder.final / "0000.keras"
     shipped = folder.get_shipped_path("0000").read_bytes()
@@ -81,7 +81,7 @@ def test_jobs_leave_out_what_is_done(tmp_path: Path) -> None:
     ("flat", "message"),
     [
         ({"final_epochs": -1}, "final_epochs must be at least 0"),
-        ({"final_models": -1}, "final_models must be at least 0"),
+        ({"final_models": 0}, "final_models must be at least 1"),
     ],
 )
 def test_bad_options(flat: dict[str, object], message: str) -> None:
