@@ -18,7 +18,7 @@ FUNCTIONS = [
     for name in paretune.__all__
     if inspect.isfunction(getattr(paretune, name)) or name == "WeightPruner"
 ]
-LONG = ("run", "run_search", "compress_model")
+LONG = ("bench", "compress_model", "import_latency_table", "run", "run_search")
 """Worker processes, which import TensorFlow again, or a whole compression."""
 DATA = ("as_dataset", "compress_model", "distill", "export", "load_data", "prune_channels",
         "prune_weights", "recalibrate", "run", "sensitivity_map")  # fmt: skip

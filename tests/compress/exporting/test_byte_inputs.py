@@ -94,6 +94,7 @@ def operations(path: Path) -> list[str]:
     return [item["op_name"] for item in interpreter._get_ops_details()]
 
 
+@pytest.mark.slow
 def test_every_format_takes_pixels(learnt: Any, tmp_path: Path) -> None:
     x, _ = pixels()
     expected = learnt.predict(x, verbose=0)
@@ -125,7 +126,7 @@ def test_onnx_files_take_pixels(learnt: Any, tmp_path: Path) -> None:
         assert np.abs(answers - expected).max() < 0.1, file.format
 
 
-@pytest.mark.parametrize("epochs", [0, 1])
+@pytest.mark.parametrize("epochs", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_quantize_takes_pixels(learnt: Any, tmp_path: Path, epochs: int) -> None:
     x, y = pixels()
     expected = learnt.predict(x, verbose=0)
@@ -144,7 +145,16 @@ def test_quantize_takes_pixels(learnt: Any, tmp_path: Path, epochs: int) -> None
     assert (answers.argmax(-1) == expected.argmax(-1)).mean() > 0.95
 
 
-@pytest.mark.parametrize("kind", ["cast", "divide", "Normalization", "augmented", "resized"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "Normalization",
+        *(
+            pytest.param(k, marks=pytest.mark.slow)
+            for k in ("cast", "divide", "augmented", "resized")
+        ),
+    ],
+)
 def test_however_pixels_become_numbers(kind: str, tmp_path: Path) -> None:
     x, _ = pixels(40)
     made = compress.quantize(net(kind), x, epochs=0)

@@ -86,6 +86,7 @@ def test_one_operation_a_layer_with_the_outputs_of_keras(name: str, tmp_path: Pa
     np.testing.assert_allclose(ran(path, x), model.predict(x, verbose=0), atol=5e-6)
 
 
+@pytest.mark.slow
 def test_of_several_files_in_one_conversion_too(tmp_path: Path) -> None:
     models = [make() for make, _ in NETS.values()]
     x = examples()
@@ -263,6 +264,7 @@ def test_onnx_has_one_operation_a_layer(name: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(ran(path, x), model.predict(x, verbose=0), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_onnx_of_several_files_in_one_conversion_too(tmp_path: Path) -> None:
     models, x = [make() for make, _, _ in ONNX.values()], examples(5)
     for model, path, (_, kind, _) in zip(

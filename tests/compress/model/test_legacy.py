@@ -28,7 +28,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-@pytest.mark.parametrize("kind", ["convolutions", "recurrent"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("convolutions", marks=pytest.mark.slow), "recurrent"]
+)
 def test_same_outputs(kind: str, folder: Path) -> None:
     path = folder / f"{kind}.h5"
     before = path.read_bytes()

@@ -65,6 +65,7 @@ def test_the_file_holds_whole_numbers_and_answers_alike(tmp_path: Path) -> None:
     assert floats == []
 
 
+@pytest.mark.slow
 def test_openvino_reads_it(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     from compress.plugins import RUNTIMES

@@ -42,6 +42,7 @@ def weights_of(model: Any) -> list[Any]:
     return [weight.copy() for weight in model.get_weights()]
 
 
+@pytest.mark.slow
 def test_it_trains_and_leaves_the_model_as_it_was(
     learnt: Any, blobs: Dataset, tmp_path: Path
 ) -> None:

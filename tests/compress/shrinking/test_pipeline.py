@@ -172,6 +172,7 @@ def test_a_target_below_what_is_feasible_writes_nothing(trained: Path, tmp_path:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_without_pruning_and_teacher(trained: Path, tmp_path: Path) -> None:
     values = {
         **QUICK,
@@ -251,7 +252,8 @@ def scaled_inside(path: Path, data: Dataset) -> Any:
     return model
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, pytest.param(np.float32, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.slow
 def test_a_strangers_model_is_fed_as_it_was_trained(
     dtype: Any, digits: Dataset, tmp_path: Path, cpu: Device
 ) -> None:

@@ -50,6 +50,7 @@ def test_a_goal_of_macs_is_met_without_training(halved: ShrinkResult, trained: A
     assert str(halved.file) in shown.replace("\n", "")
 
 
+@pytest.mark.slow
 def test_the_file_to_ship_is_chosen_by_validation_data(halved: ShrinkResult) -> None:
     files = [row.artifact for row in halved.report.rows if row.artifact.variant == "pruned"]
     best = max(item.val["accuracy"] for item in files)

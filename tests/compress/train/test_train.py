@@ -334,7 +334,7 @@ def test_an_example_of_weight_two_counts_like_two(
     same_arrays(models[0].get_weights(), models[1].get_weights(), atol=1e-6)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", [pytest.param("sgd", marks=pytest.mark.slow), "adamw"])
 def test_an_interrupted_training_goes_on(
     digits: Dataset, cpu: Device, small_cnn: Callable[..., Any], tmp_path: Path, optimizer: str
 ) -> None:

@@ -191,6 +191,7 @@ def test_what_cannot_be_compared(folder: SearchFolder, tmp_path: Path) -> None: 
     assert not (tmp_path / "c.html").exists()
 
 
+@pytest.mark.slow
 def test_the_command(folder: SearchFolder, tmp_path: Path) -> None:  # noqa: F811
     other = tmp_path / "other"
     shutil.copytree(folder.path, other)

@@ -221,6 +221,7 @@ def test_levels_have_one_list() -> None:
     assert tuple(BITS) == (*LEVELS, "float32")
 
 
+@pytest.mark.slow
 def test_a_loop_is_one_layer_and_what_passes_in_it_stays_in_floats(tmp_path: Path) -> None:
     import keras
 
@@ -273,6 +274,7 @@ def telling() -> tuple[Any, Any]:
     return model, x
 
 
+@pytest.mark.slow
 def test_weights_of_four_bits_are_rounded_so_that_outputs_stay(
     telling: tuple[Any, Any], tmp_path: Path
 ) -> None:

@@ -93,6 +93,7 @@ def test_a_criterion_or_a_scope_is_taken_at_its_word() -> None:
         assert (report.criterion, notes_on_methods(report.notes)) == ("l2", [])
 
 
+@pytest.mark.slow
 def test_too_long_or_too_large_a_comparison_is_l2_and_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -150,6 +151,7 @@ def test_tries_are_as_many_as_the_time_allows() -> None:
         assert EffortEstimate(299.0, 0.0, trial_seconds=30.0, bytes=10**6).refusal == ""
 
 
+@pytest.mark.slow
 def test_close_methods_are_reconstructed_thoroughly_where_time_allows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

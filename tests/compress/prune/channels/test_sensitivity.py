@@ -71,13 +71,14 @@ def test_output_errors_by_hand() -> None:
 @pytest.mark.parametrize(
     ("settings", "shares"),
     [
-        pytest.param({}, (0.5,), marks=pytest.mark.slow),
-        pytest.param({"scope": "output_error"}, (0.6, 0.4), marks=pytest.mark.slow),
-        pytest.param({"blocks": True}, (0.5,), marks=pytest.mark.slow),
+        ({}, (0.5,)),
+        ({"scope": "output_error"}, (0.6, 0.4)),
+        ({"blocks": True}, (0.5,)),
         ({"scope": "output_error", "criterion": "l1"}, (0.5,)),
     ],
     ids=["auto", "output error", "blocks", "l1"],
 )
+@pytest.mark.slow
 def test_pruning_by_a_map_is_that_of_measuring_anew(
     settings: dict[str, Any],
     shares: tuple[float, ...],
@@ -101,6 +102,7 @@ def test_pruning_by_a_map_is_that_of_measuring_anew(
         assert same(prune_channels(model, macs=share, sensitivity=read, **how), expected)
 
 
+@pytest.mark.slow
 def test_a_map_is_used_where_measuring_would_take_too_long(
     x: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
