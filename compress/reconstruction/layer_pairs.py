@@ -77,6 +77,8 @@ class LayerPairs:
         call: Callable[[Node, list[Chunks]], list[Chunks]],
     ) -> None:
         self.graph, self.sampler, self.mask, self.call = graph, sampler, mask, call
+        # once: measuring the free memory of a large process takes a tenth of a second
+        self._max_bytes = get_current_budget().compute_share(MEMORY_SHARE, MAX_BYTES)
         self._first_matches: dict[int, Match] = {}  # first layer by id of the second one
         self.first_inputs: dict[int, Chunks] = {}
         self._ends = {id(node) for match in matches.values() for node in match.calls}
@@ -181,7 +183,9 @@ class LayerPairs:
         if reads is None or parts[0].map_input_positions(x, outputs[0]) is None:
             return None
         max_positions = _limit_positions(
-            *parts, _count_shared_reads(reads, parts[1].compute_grid_shape(outputs[1]))
+            *parts,
+            _count_shared_reads(reads, parts[1].compute_grid_shape(outputs[1])),
+            self._max_bytes,
         )
         shapes = [part.read_weights().shape for part in parts]
         unknown = sum(map(math.prod, shapes))
@@ -190,7 +194,7 @@ class LayerPairs:
             or max_positions * parts[1].channel_count < unknown
         ):
             return None  # the pair is too large, or its weights outnumber the targets
-        most_parts = _limit_parts(shapes)
+        most_parts = _limit_parts(shapes, self._max_bytes)
         samples = []
         # each step uses other positions, so that it does not overfit those of the steps before
         for wants_held_out in (*[False] * MAX_STEPS, True):
@@ -362,18 +366,20 @@ def _count_shared_reads(reads: npt.NDArray[np.int64], grid: tuple[int, ...]) -> 
     return len(np.unique(read[read >= 0])) / max(1, len(read))
 
 
-def _limit_parts(shapes: Sequence[tuple[int, ...]]) -> int:
+def _limit_parts(shapes: Sequence[tuple[int, ...]], max_bytes: int) -> int:
     """Return the most parts of a sample: each has second moments of its own, which take memory.
 
     Args:
         shapes: Shapes of both kernels, (systems, columns, outputs).
+        max_bytes: Maximum bytes of all second moments.
     """
     moment_bytes = sum(8 * systems * (columns + 1) ** 2 for systems, columns, _ in shapes)
-    memory = get_current_budget().compute_share(MEMORY_SHARE, MAX_BYTES)
-    return max(1, min(PARTS, int(memory // moment_bytes)))
+    return max(1, min(PARTS, int(max_bytes // moment_bytes)))
 
 
-def _limit_positions(first: KernelPart, second: KernelPart, first_per_second: float) -> int:
+def _limit_positions(
+    first: KernelPart, second: KernelPart, first_per_second: float, max_bytes: int
+) -> int:
     """Return the number of positions of the second kernel to sample.
 
     It is limited by the number of weights, by computation and by memory.
@@ -381,13 +387,13 @@ def _limit_positions(first: KernelPart, second: KernelPart, first_per_second: fl
     Args:
         first, second: Both kernels.
         first_per_second: Mean number of positions of the first kernel for each of the second.
+        max_bytes: Maximum bytes of the rows of the first kernel.
     """
     first_weights, second_weights = first.read_weights(), second.read_weights()
     multiplies = first_per_second * first_weights.size + second_weights.size
     bytes_per_position = 4 * first_per_second * first_weights.shape[0] * first_weights.shape[1]
-    memory = get_current_budget().compute_share(MEMORY_SHARE, MAX_BYTES)
     weights = first_weights.size + second_weights.size
     enough = max(MIN_POSITIONS, TARGETS_PER_WEIGHT * weights // second.channel_count)
     return int(
-        min(MAX_POSITIONS, enough, MAX_MULTIPLIES // multiplies, memory // bytes_per_position)
+        min(MAX_POSITIONS, enough, MAX_MULTIPLIES // multiplies, max_bytes // bytes_per_position)
     )

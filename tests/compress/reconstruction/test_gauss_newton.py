@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -205,14 +204,13 @@ def test_parts_of_a_sample_give_the_step_of_the_whole(case: str) -> None:
     np.testing.assert_array_equal(*solutions)
 
 
-def test_moments_of_parts_are_few_enough_for_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    budget = SimpleNamespace(compute_share=lambda _, most: most)
-    monkeypatch.setattr(layer_pairs, "get_current_budget", lambda: budget)
+def test_moments_of_parts_are_few_enough_for_the_memory() -> None:
+    memory = 96 * 2**20
     shapes = [(1, 1023, 4), (1, 511, 8)]
     # 8 bytes x (1024^2 + 512^2) = 10 MiB for each part, of 96 MiB
-    assert layer_pairs._limit_parts(shapes) == 9
-    assert layer_pairs._limit_parts([(1, 9, 4), (16, 9, 1)]) == layer_pairs.PARTS
-    assert layer_pairs._limit_parts([(1, 9999, 4), (1, 9, 1)]) == 1
+    assert layer_pairs._limit_parts(shapes, memory) == 9
+    assert layer_pairs._limit_parts([(1, 9, 4), (16, 9, 1)], memory) == layer_pairs.PARTS
+    assert layer_pairs._limit_parts([(1, 9999, 4), (1, 9, 1)], memory) == 1
 
 
 def test_what_an_activation_cuts_off_is_no_residual() -> None:
