@@ -11,9 +11,9 @@ Each way has the same wall time on all cores, one after the other:
     shrink   the space's baseline trained for half of the time, then paretune shrink for the rest
     search   paretune search for 85 % of the time, then float32 and int8 files of its front
 
-All search one space, `net` below. Validation data select the files of each way; test data evaluate
-them here, at the end. All files of a seed are timed against each other in one session. Shown: the
-hypervolume of test accuracy in [0.5, 1] and log latency in [1 us, 10 ms].
+All search one space, peers/front_net.py. Validation data select the files of each way; test data
+evaluate them here, at the end. All files of a seed are timed against each other in one session.
+Shown: the hypervolume of test accuracy in [0.5, 1] and log latency in [1 us, 10 ms].
 """
 
 from __future__ import annotations
@@ -36,78 +36,22 @@ import numpy as np
 
 from benchmarks._common import Benchmark, Mean, seed_list, table, verdict
 from benchmarks._stored import ROOT, Stored
+from benchmarks.peers.front_net import baseline, net
 from compress.core.atomic_files import read_json
 from compress.core.pareto import measure_hypervolume
-from compress.data import Dataset
 
 WAYS = ("budget", "before", "hand", "shrink", "search")
-WIDTHS = (8, 16, 24, 32, 48)
 LOWEST, REFERENCE = np.array([-1.0, -3.0]), np.array([-0.5, 1.0])
 """Best and worst of -accuracy and of the decimal logarithm of milliseconds."""
 TIMING_SECONDS = 60.0
-SPACE = "benchmarks.run_front:net"
-
-
-def build_net(trial: Any, shape: Any, classes: int, keras: Any) -> Any:
-    """Build a candidate: convolutions, some separable, some pooled, then global pooling.
-
-    Args:
-        trial: Optuna's trial.
-        shape: Of the images.
-        classes: Number of classes.
-        keras: Keras 3, or tf_keras.
-    """
-    layers = keras.layers
-    inputs = keras.Input(shape)
-    x = layers.Conv2D(trial.suggest_categorical("stem", WIDTHS), 3, padding="same", use_bias=False)(
-        inputs
-    )
-    x = layers.ReLU()(layers.BatchNormalization()(x))
-    for block in range(trial.suggest_int("blocks", 1, 4)):
-        filters = trial.suggest_categorical(f"filters{block}", WIDTHS)
-        kernel = trial.suggest_categorical(f"kernel{block}", (3, 5))
-        if trial.suggest_categorical(f"separable{block}", (False, True)):
-            x = layers.DepthwiseConv2D(kernel, padding="same", use_bias=False)(x)
-            kernel = 1
-        x = layers.Conv2D(filters, kernel, padding="same", use_bias=False)(x)
-        x = layers.ReLU()(layers.BatchNormalization()(x))
-        if trial.suggest_categorical(f"pool{block}", (False, True)):
-            x = layers.MaxPooling2D(padding="same")(x)
-    x = layers.GlobalAveragePooling2D()(x)
-    return keras.Model(inputs, layers.Softmax()(layers.Dense(classes)(x)))
-
-
-baseline = {
-    "stem": 16, "blocks": 3,
-    **{f"{name}{block}": value for block in range(3)
-       for name, value in {"filters": 32, "kernel": 3, "separable": False,
-                           "pool": block < 2}.items()},
-}  # fmt: skip
-
-
-def net(trial: Any, data: Dataset) -> Any:
-    """Build a candidate of the search."""
-    import keras
-
-    return build_net(trial, data.input_shape, data.task.outputs, keras)
-
-
-def count_net_macs(model: Any) -> float:
-    """Count the multiply-accumulates of a candidate's kernels, in any Keras."""
-    total = 0.0
-    for layer in model.layers:
-        if type(layer).__name__ in ("Conv2D", "DepthwiseConv2D", "Dense"):
-            kernel = layer.get_weights()[0]
-            places = np.prod(tuple(layer.output.shape)[1:-1]) if kernel.ndim == 4 else 1
-            total += float(kernel.size * places)
-    return total
+SPACE, PEERS = "front_net:net", ROOT / "benchmarks" / "peers"
 
 
 def run_paretune(words: list[str], seconds: float, folder: Path, tree: Path = ROOT) -> None:
     """Run a command of a checkout; it is interrupted when its time is over."""
     process = subprocess.Popen(
         [sys.executable, "-c", "from search.cli import main; main()", *words],
-        cwd=folder, env={**os.environ, "PYTHONPATH": f"{tree}{os.pathsep}{ROOT}"},
+        cwd=folder, env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (tree, PEERS)))},
         stdout=(folder / "log.txt").open("a"), stderr=subprocess.STDOUT,
     )  # fmt: skip
     try:
@@ -150,7 +94,7 @@ def spend(way: str, seconds: float, seed: int, given: argparse.Namespace, folder
         for part in ("train", "val"):
             parts[f"x_{part}"], parts[f"y_{part}"] = data.inputs(part), data.split(part).y
         np.savez(folder / "data.npz", **parts)
-        script = ROOT / "benchmarks" / "peers" / "tpe_tfmot.py"
+        script = PEERS / "tpe_tfmot.py"
         subprocess.run(
             [sys.executable, str(script), str(folder), f"{seconds:g}", str(seed)], check=True,
             stdout=(folder / "log.txt").open("a"), stderr=subprocess.STDOUT,

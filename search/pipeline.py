@@ -42,7 +42,7 @@ from search.engines.jobs import compress_front, search_front, train_front
 from search.engines.scheduled_jobs import limit_timing, run_scheduled
 from search.engines.worker import WORKERS_LOCK
 from search.plan import RUN, RUN_SEARCH, FinalOptions, SearchPlan
-from search.plan.search import DEFAULT_OBJECTIVES
+from search.plan.search import DEFAULT_OBJECTIVES, SearchOptions
 from search.plugins import ENGINES, SAMPLERS
 from search.report import SearchReport, load_report, render
 from search.study.checks import (
@@ -227,13 +227,13 @@ def restore_plan(plan: SearchPlan, folder: SearchFolder) -> SearchPlan:
 
     Fields that the plan leaves open, such as the metric or the channel criterion, keep the values
     with which the run was started; so do the epochs of a run with a time budget, which limits their
-    number and their examples.
+    number and their examples, and its optimizers.
 
     Args:
         plan: The plan of the command.
         folder: The folder of the run, which may be new.
     """
-    epochs = plan.search.epochs
+    epochs, optimizers = plan.search.epochs, plan.search.optimizers
     if folder.plan_path.exists():
         stored = from_nested(SearchPlan, folder.read_plan_record()["plan"])
         plan = fill_open_fields(plan, stored)
@@ -242,9 +242,13 @@ def restore_plan(plan: SearchPlan, folder: SearchFolder) -> SearchPlan:
             plan = replace(plan, search=replace(plan.search, objectives=stored.search.objectives))
         if plan.goal.budget is not None:
             epochs = min(epochs, stored.search.epochs)
+            if optimizers == SearchOptions().optimizers:
+                optimizers = stored.search.optimizers
             examples = plan.finetune.epoch_examples or stored.finetune.epoch_examples
             plan = replace(plan, finetune=replace(plan.finetune, epoch_examples=examples))
-    search = replace(plan.search, sampler=plan.search.sampler_name, epochs=epochs)
+    search = replace(
+        plan.search, sampler=plan.search.sampler_name, epochs=epochs, optimizers=optimizers
+    )
     return replace(plan, search=search)
 
 

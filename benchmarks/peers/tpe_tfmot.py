@@ -3,7 +3,7 @@
     python benchmarks/peers/tpe_tfmot.py FOLDER SECONDS SEED
 
 Reads data.npz (x_train, y_train, x_val, y_val, scaled) from the folder. For 60 % of the time TPE
-samples candidates of run_front.py's space, which fit trains with Adam for `EPOCHS` epochs, or as
+samples candidates of front_net.py's space, which fit trains with Adam for `EPOCHS` epochs, or as
 many, or as large a part of one, as lets `TRIALS` of half the baseline's time fit. Then the
 candidates of its front by validation accuracy and MACs, the best one first, are pruned by tfmot to
 half of their weights during two more such epochs, in the time that is left; each is written in
@@ -22,15 +22,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
 import numpy as np
 import optuna
 import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
-
-from benchmarks.run_front import baseline, build_net, count_net_macs
+from front_net import baseline, build_net, count_net_macs
 
 SEARCH_SHARE, TRIALS, EPOCHS, PRUNED_EPOCHS, BATCH, SPARSITY = 0.6, 8, 6, 2, 64, 0.5
 PROBED = 20 * BATCH

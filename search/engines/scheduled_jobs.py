@@ -29,7 +29,7 @@ from search.scheduler.scheduler import (
 from search.study import study as studies
 from search.study.directory import COMPLETE, Candidate, SearchFolder
 
-FINISHING_SECONDS, FINISHING_SHARE, TIMING_SHARE = 15.0, 0.05, 0.1
+FINISHING_SECONDS, FINISHING_SHARE, TIMING_SHARE = 10.0, 0.04, 0.06
 """Time that is kept for test data and report (seconds, and a share of the budget), and largest
 share for the latency measurement of all files."""
 TUNED_EPOCHS = 2

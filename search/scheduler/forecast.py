@@ -26,8 +26,8 @@ PRIOR_SPREAD = 0.15
 FORMAT_PRIOR = 0.05
 """Log of the error of a file of another format over that of the float file, likewise."""
 OVERHEAD_PRIOR, LATENCY_WEIGHT = 0.3, 0.1
-"""Share of the first file's latency that does not depend on MACs, before more is known, and the
-weight of that prior."""
+"""Share of a file's latency that does not depend on MACs, before more is known, and the weight of
+that prior."""
 QUADRATURE = ((-math.sqrt(3), 1 / 6), (0.0, 2 / 3), (math.sqrt(3), 1 / 6))
 """Nodes (in standard deviations) and weights of an expectation over a normal distribution."""
 
@@ -124,6 +124,9 @@ class Forecaster:
         repaired: The log before fine-tuning, from the number of halvings.
         latency: Cost of a float file, from a constant and the MACs, both relative to the first
             file's; errors are relative.
+        overheads: By format, the part of a file's cost that pruning leaves: the share of the cost
+            that a pruned file keeps, beyond that of the MACs, from the share of them that is gone.
+            Models of other shapes say nothing about it.
     """
 
     formats: Sequence[str]
@@ -139,6 +142,7 @@ class Forecaster:
             (OVERHEAD_PRIOR, 1 - OVERHEAD_PRIOR), (LATENCY_WEIGHT, LATENCY_WEIGHT)
         )
     )
+    overheads: dict[str, RidgeModel] = field(default_factory=dict)
     _error_ratios: dict[str, list[float]] = field(default_factory=dict)
     _cost_ratios: dict[str, list[float]] = field(default_factory=dict)
     _first: Point | None = None
@@ -183,13 +187,27 @@ class Forecaster:
         log_ratio = self.tuned.predict((1.0, halvings, repaired))
         return max(1 - quality, LEAST_ERROR) * math.exp(log_ratio), spread
 
-    def predict_cost(self, macs: float, known: Point | None = None) -> float:
+    def observe_pruned(
+        self, originals: Sequence[FileResult], files: Sequence[FileResult], share: float
+    ) -> None:
+        """Learn from the files of a pruned model what pruning saves.
+
+        Args:
+            originals: Files of the model that was pruned.
+            files: Files of the pruned model.
+            share: Share of the MACs that it keeps, below 1.
+        """
+        by_format = {item.format: item for item in originals}
+        for item in files:
+            if item.format in by_format:
+                ratio = item.cost / by_format[item.format].cost
+                self._get_overhead(item.format).observe((1 - share,), ratio - share)
+
+    def predict_cost(self, macs: float) -> float:
         """Predict the cost of a float file from the MACs of its model.
 
         Args:
             macs: The MACs.
-            known: MACs and cost of the file of a model of the same shape, such as the original;
-                default: none.
 
         Returns:
             The cost; 1 before any file is known.
@@ -201,10 +219,7 @@ class Forecaster:
         first_macs, first_cost = self._first
         # a fit to few files may have a part below zero
         overhead, slope = np.maximum(self.latency.fit(), 1e-6)
-        cost = first_cost * (overhead + slope * macs / first_macs)
-        if known is not None:
-            cost *= known[1] / (first_cost * (overhead + slope * known[0] / first_macs))
-        return float(cost)
+        return float(first_cost * (overhead + slope * macs / first_macs))
 
     def predict_files(self, error: float, cost: float) -> list[Point]:
         """Predict the error and the cost of a model's files.
@@ -218,10 +233,40 @@ class Forecaster:
         """
         points = [(error, cost)]
         for name in self.formats[1:]:
-            error_ratio = estimate_mean(self._error_ratios.get(name, ()), FORMAT_PRIOR)
             cost_ratio = estimate_mean(self._cost_ratios.get(name, ()), 0.0)
-            points.append((error * math.exp(error_ratio), cost * math.exp(cost_ratio)))
+            points.append((self._predict_error(name, error), cost * math.exp(cost_ratio)))
         return points
+
+    def predict_pruned(
+        self, originals: Sequence[FileResult], error: float, share: float
+    ) -> list[Point]:
+        """Predict the error and the cost of a pruned model's files.
+
+        Args:
+            originals: Files of the model that is pruned.
+            error: Error (1 - metric) of the pruned model's float file.
+            share: Share of the MACs that it keeps.
+
+        Returns:
+            A point for each of the originals.
+        """
+        points = []
+        for item in originals:
+            kept = share
+            if not self.counts_macs:
+                overhead = self._get_overhead(item.format).predict((1.0,))
+                kept += min(max(overhead, 0.0), 1.0) * (1 - share)
+            points.append((self._predict_error(item.format, error), item.cost * kept))
+        return points
+
+    def _predict_error(self, name: str, error: float) -> float:
+        """Predict the error of a file of a format from that of the float file."""
+        if name == self.formats[0]:
+            return error
+        return error * math.exp(estimate_mean(self._error_ratios.get(name, ()), FORMAT_PRIOR))
+
+    def _get_overhead(self, name: str) -> RidgeModel:
+        return self.overheads.setdefault(name, RidgeModel((OVERHEAD_PRIOR,), (LATENCY_WEIGHT,)))
 
 
 @dataclass(frozen=True)

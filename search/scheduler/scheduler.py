@@ -31,9 +31,10 @@ FIRST_TRIALS, FIRST_SHARE = 4, 0.3
 time in which they begin; the first one ends in any case."""
 COST_TOLERANCE = 1.03
 """Ratio of the costs of two files up to which they count as equal."""
-LEAST_GAIN = 1e-4
-"""Smallest forecast of a first trial's gain."""
-CALIBRATED = {TRIAL: EXPORT, EXPORT: EXPORT, PRUNE: TUNE, TUNE: TUNE}
+TRIAL_PRIOR = 0.9
+"""Error of the trial that the forecast counts as one more, over the smallest error so far; its cost
+is that of the model with that error."""
+CALIBRATED = {EXPORT: EXPORT, PRUNE: TUNE, TUNE: TUNE}
 """Kind of step -> the kind whose gains show by how much forecasts of its gains are wrong."""
 CALIBRATION_WEIGHT = 2.0
 """Number of steps of average gain that forecasts count as right for, before any is known."""
@@ -195,7 +196,7 @@ class Scheduler:
         self._forecaster = Forecaster(self.formats, self.counts_macs)
         self._durations: dict[str, list[float]] = {TRIAL: [], EXPORT: [], PRUNE: []}
         self._factors: list[float] = []
-        self._trial_gains: list[float] = []
+        self._trials = 0
         self._count = 0
 
     def choose(self, elapsed: float, *, may_search: bool = True) -> Step | None:
@@ -207,7 +208,7 @@ class Scheduler:
         """
         left = self.seconds - elapsed
         trial = self._forecast_trial()
-        trials = len(self._trial_gains) + sum(step.kind == TRIAL for step in self.running)
+        trials = self._trials + sum(step.kind == TRIAL for step in self.running)
         # nothing is known before the first trial, so that it is tried in any case
         steps = [trial] if may_search and (not trials or trial.seconds <= left) else []
         is_searched = trials >= FIRST_TRIALS or elapsed >= FIRST_SHARE * self.seconds
@@ -298,8 +299,10 @@ class Scheduler:
         pairs = [
             (step.gain, max(0.0, gain))
             for step, result, gain in self.ended
-            if step.kind == CALIBRATED[kind] and not result.reason
-        ][-8:]
+            if step.kind == CALIBRATED.get(kind) and not result.reason
+        ]
+        # before the first export there is no front to gain on
+        pairs = pairs[1:][-8:] if kind == EXPORT else pairs[-8:]
         if not pairs:
             return 1.0
         expected = sum(pair[0] for pair in pairs)
@@ -339,11 +342,12 @@ class Scheduler:
             macs = size.result.macs
         halvings = math.log2(model.macs / max(macs, 1.0))
         error, spread = self._forecaster.predict_tuned(model.quality, halvings, repaired)
-        known = None
-        if model.original is not None and model.original.files:
-            known = (model.macs, model.original.files[0].cost)
-        cost = self._forecaster.predict_cost(macs, known)
-        return error, spread, self._forecaster.predict_files(error, cost)
+        originals = () if model.original is None else model.original.files
+        if originals:
+            points = self._forecaster.predict_pruned(originals, error, macs / model.macs)
+        else:
+            points = self._forecaster.predict_files(error, self._forecaster.predict_cost(macs))
+        return error, spread, points
 
     def _list_expected(self, kinds: Sequence[str]) -> list[Point]:
         """Return the forecast files of running steps."""
@@ -422,12 +426,34 @@ class Scheduler:
                 yield max(prunings, key=lambda step: step.rate)
 
     def _forecast_trial(self) -> Step:
+        """Forecast the gain of another trial: what the trials before would add to all the others.
+
+        The largest of these gains does not count. It may be luck or the space's baseline, and the
+        others are measured against it, as the next trial will be.
+        """
         seconds = self.estimate_seconds(TRIAL) + self.estimate_seconds(EXPORT)
-        # the n-th of independent draws is the best one so far with a probability of 1/n
-        levels = [number * gain for number, gain in enumerate(self._trial_gains, 1)]
-        prior = max(levels[1:FIRST_TRIALS], default=1.0)
-        level = max(estimate_mean(levels[FIRST_TRIALS:], prior, 2.0), LEAST_GAIN)
-        return Step(0, TRIAL, seconds=seconds, gain=level / (len(levels) + 1))
+        running = sum(step.kind == TRIAL for step in self.running)
+        if not self.models:
+            return Step(0, TRIAL, seconds=seconds, gain=1.0 / (self._trials + running + 1))
+        scale = self._build_scale()
+        own = {
+            name: [(1 - item.quality, item.cost) for _, item in model.list_files()]
+            or self._predict_original(model)
+            for name, model in self.models.items()
+        }
+        front = scale.reduce([point for points in own.values() for point in points])
+        gains = []
+        for name, model in self.models.items():
+            if not set(own[name]) & set(front):
+                continue
+            others = [point for other in own if other != name for point in own[other]]
+            points = self._predict_original(model)
+            gains.append(scale.measure_gain(others, points[0][0], 0.0, points))
+        best = max(self.models.values(), key=lambda model: model.quality)
+        better = [(TRIAL_PRIOR * error, cost) for error, cost in self._predict_original(best)]
+        prior = scale.measure_gain(front, better[0][0], 0.0, better)
+        total = prior + sum(sorted(gains)[:-1])
+        return Step(0, TRIAL, seconds=seconds, gain=total / (self._trials + running + 1))
 
     def _learn(self, step: Step, result: StepResult) -> float:
         if step.kind in self._durations:
@@ -448,6 +474,7 @@ class Scheduler:
             self._forecaster.repaired.observe(
                 (math.log2(model.macs / size.macs),), compute_log_ratio(size.quality, model.quality)
             )
+            self._observe_pruned(model, size)
         if step.kind == PRUNE:
             model.is_pruned = True
         if step.kind == TUNE:
@@ -458,6 +485,7 @@ class Scheduler:
 
     def _add_model(self, result: StepResult) -> float:
         """Add the model of a trial, and return the gain of its forecast files."""
+        self._trials += 1
         gain = 0.0
         if result.sizes:
             (size,) = result.sizes
@@ -470,11 +498,16 @@ class Scheduler:
             self.models[model.name] = model
             points = self._predict_original(model)
             gain = self._build_scale().measure_gain(before, points[0][0], 0.0, points)
-        self._trial_gains.append(gain)
         return gain
+
+    def _observe_pruned(self, model: ScheduledModel, size: SizeResult) -> None:
+        originals = () if model.original is None else model.original.files
+        self._forecaster.observe_pruned(originals, size.files, size.macs / model.macs)
 
     def _learn_tuning(self, model: ScheduledModel, step: Step, result: StepResult) -> None:
         (size,) = result.sizes
+        if step.share < 1:
+            self._observe_pruned(model, size)
         old = model.sizes.get(step.share)
         repaired = 0.0 if old is None else compute_log_ratio(old.result.quality, model.quality)
         self._forecaster.tuned.observe(

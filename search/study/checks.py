@@ -24,9 +24,11 @@ from compress.shrinking.job_runner import check_against_data, check_held_out_tea
 from compress.train import train
 from compress.train.dataset_loading import prepare_dataset, with_metric
 from search.plan import SearchPlan
+from search.plan.search import SearchOptions
 from search.spaces.describe import measure_costs
 from search.study.costs import NAMES, Costs, find_excesses, get_limits
 from search.study.directory import SearchFolder
+from search.study.optimizers import build_baseline
 from search.study.warm_start import is_candidate_file
 
 if TYPE_CHECKING:
@@ -123,6 +125,8 @@ def check_limits(plan: SearchPlan, data: Dataset) -> None:
 def fit_training(plan: SearchPlan, data: Dataset, workers: int, threads: int) -> SearchPlan:
     """Return a plan whose trials fit into its time budget: of fewer epochs, or of smaller ones.
 
+    Where trials have fewer epochs than planned, they have one optimizer, if none is named.
+
     A first part of the budget must be enough for some trials of average size. The space's baseline
     is trained for a few steps to find out how long they take.
 
@@ -162,12 +166,17 @@ def fit_training(plan: SearchPlan, data: Dataset, workers: int, threads: int) ->
     if fewer < examples:
         finetune = replace(finetune, epoch_examples=fewer)
         changed = f"trials have one epoch of {fewer:,} of {len(data.train):,} examples"
+    search = replace(plan.search, epochs=epochs)
+    if search.optimizers == SearchOptions().optimizers:
+        # so few short trials find good networks or a good optimizer, not both
+        search = replace(search, optimizers=(build_baseline(plan, data)["optimizer"],))
+        changed += f", and the optimizer {search.optimizers[0]}"
     LOG.info(
         "%s: an epoch of the space's baseline takes about %.0f s, and about %d trials are to fit "
         "into %.0f %% of the budget",
         changed, epoch_seconds, count, 100 * SEARCH_SHARE,
     )  # fmt: skip
-    return replace(plan, search=replace(plan.search, epochs=epochs), finetune=finetune)
+    return replace(plan, search=search, finetune=finetune)
 
 
 def check_compression(plan: SearchPlan, data: Dataset, teachers: Sequence[keras.Model]) -> None:

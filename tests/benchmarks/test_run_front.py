@@ -11,6 +11,7 @@ import optuna
 import pytest
 
 from benchmarks import run_front
+from benchmarks.peers import front_net
 from compress.measure import count_macs
 
 
@@ -25,12 +26,12 @@ def test_the_hypervolume_is_a_share_of_the_box() -> None:
 
 
 def test_kernels_count_as_everywhere() -> None:
-    trial = optuna.trial.FixedTrial({**run_front.baseline, "separable1": True})
-    model = run_front.build_net(trial, (28, 28, 1), 10, keras)
+    trial = optuna.trial.FixedTrial({**front_net.baseline, "separable1": True})
+    model = front_net.build_net(trial, (28, 28, 1), 10, keras)
     dense = 32 * 10
     kernels = 28 * 28 * 9 * 16 + 28 * 28 * 9 * 16 * 32 + 14 * 14 * (9 * 32 + 32 * 32)
     kernels += 7 * 7 * 9 * 32 * 32
-    assert run_front.count_net_macs(model) == kernels + dense
+    assert front_net.count_net_macs(model) == kernels + dense
     # the whole count has normalizations and pooling besides, if at all
     assert count_macs(model).macs >= kernels + dense
 

@@ -62,14 +62,33 @@ def test_costs_are_an_overhead_and_a_share_of_the_macs() -> None:
         files = [FileResult("float32", 0.9, cost), FileResult("int8", 0.88, 0.5 * cost)]
         forecaster.observe_files(files, macs)
     assert forecaster.predict_cost(4e6) == pytest.approx(0.06, rel=0.05)
-    # a file of the same shape that is known to be twice as slow
-    assert forecaster.predict_cost(4e6, (2e6, 0.08)) == pytest.approx(0.12, rel=0.05)
     # int8: half of the time, 1.2 times the error, both less the weight of a prior in six
     (_, float_cost), (error, cost) = forecaster.predict_files(0.1, 0.06)
     assert float_cost == 0.06
     assert cost == pytest.approx(0.06 * 0.5 ** (5 / 6))
     assert error == pytest.approx(0.1 * math.exp((5 * math.log(1.2) + 0.05) / 6))
     assert Forecaster(("float32",), counts_macs=True).predict_cost(5e6) == 5e6
+
+
+def test_costs_of_pruned_files_are_learned_from_pruned_files() -> None:
+    originals = [FileResult("float32", 0.9, 0.1), FileResult("int8", 0.88, 0.05)]
+    forecaster = Forecaster(("float32", "int8"))
+    # before any is known 0.3 of the cost stays: 0.3 + 0.7 x 0.5
+    (error, cost), (int8_error, int8_cost) = forecaster.predict_pruned(originals, 0.2, 0.5)
+    assert (error, int8_error) == pytest.approx((0.2, 0.2 * math.exp(0.05)))
+    assert (cost, int8_cost) == pytest.approx((0.065, 0.0325))
+    # half of the MACs leave 0.6 of the float file's cost, which is an overhead of 0.2, and 0.9 of
+    # the int8 file's, which is one of 0.8
+    for _ in range(40):
+        forecaster.observe_pruned(
+            originals, [FileResult("float32", 0.8, 0.06), FileResult("int8", 0.7, 0.045)], 0.5
+        )
+    (_, cost), (_, int8_cost) = forecaster.predict_pruned(originals, 0.2, 0.25)
+    assert cost == pytest.approx(0.1 * (0.25 + 0.2 * 0.75), rel=0.01)
+    assert int8_cost == pytest.approx(0.05 * (0.25 + 0.8 * 0.75), rel=0.01)
+    # MACs are what they are
+    exact = Forecaster(("float32",), counts_macs=True)
+    assert exact.predict_pruned([FileResult("float32", 0.9, 4e6)], 0.2, 0.5) == [(0.2, 2e6)]
 
 
 def test_fine_tuning_is_learned_from_pairs() -> None:
