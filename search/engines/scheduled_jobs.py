@@ -18,6 +18,7 @@ from search.engines.steps import RECORD, name_size
 from search.plan import SearchPlan
 from search.scheduler.log import ScheduleLog, describe_schedule
 from search.scheduler.scheduler import (
+    CONTINUE,
     EXPORT,
     TRIAL,
     TUNE,
@@ -38,6 +39,8 @@ some of them, as far as they fit."""
 TRIAL_SHARE, LEAST_TRIAL_SECONDS, TRAINING_SHARE = 0.2, 30.0, 0.75
 """Time limit of a trial: a share of the time for all steps, but at least these seconds; and the
 share of it after which its training ends, so that what was trained so far counts."""
+CONTINUED_SLACK = 1.25
+"""Time limit of a training that goes on, over its expected time."""
 REPORT_SECONDS, REPORT_SHARE = 60.0, 0.02
 """Shortest time between two reports of an unfinished run, and their largest share of the time."""
 
@@ -214,8 +217,10 @@ class ScheduledJobs(SearchJobs):
             if step.kind == TRIAL:  # one model must not cost what many others would take
                 limit = min(limit, max(LEAST_TRIAL_SECONDS, TRIAL_SHARE * self.scheduler.seconds))
                 job["training_seconds"] = TRAINING_SHARE * limit
-            if step.kind == TUNE:  # what was trained when the time is over is exported
-                job["training_seconds"] = left - self.scheduler.estimate_seconds(EXPORT)
+            if step.kind in (CONTINUE, TUNE):  # what was trained when the time is over is exported
+                rest = left - self.scheduler.estimate_seconds(EXPORT)
+                slack = CONTINUED_SLACK * step.seconds if step.kind == CONTINUE else rest
+                job["training_seconds"] = min(rest, slack)
             return {**job, "seconds": limit, "number_of_step": step.number}
 
     def _build_job(self, step: Step) -> Job:

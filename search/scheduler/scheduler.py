@@ -1,10 +1,10 @@
 """Scheduler of a run with a time budget: which step makes the front of files grow most per second.
 
-A step trains another candidate, exports a trained one, prunes it to several sizes (reconstructed,
-not trained), or fine-tunes one of these. The scheduler forecasts the files that each possible step
-leads to, and takes the one with the largest expected gain of hypervolume per second. It learns from
-the outcome of every step. It reads no clock and draws nothing: the same outcomes and times give the
-same decisions.
+A step trains another candidate, exports a trained one, goes on training it, prunes it to several
+sizes (reconstructed, not trained), or fine-tunes one of these. The scheduler forecasts the files
+that each possible step leads to, and takes the one with the largest expected gain of hypervolume
+per second. It learns from the outcome of every step. It reads no clock and draws nothing: the same
+outcomes and times give the same decisions.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from search.scheduler.forecast import (
     estimate_mean,
 )
 
-TRIAL, EXPORT, PRUNE, TUNE = "trial", "export", "prune", "tune"
-SHARES = (0.7, 0.5, 0.35, 0.25)
+TRIAL, EXPORT, CONTINUE, PRUNE, TUNE = "trial", "export", "continue", "prune", "tune"
+SHARES = (0.6, 0.35, 0.2, 0.12, 0.07)
 """Shares of the MACs that a pruning keeps, each as a model of its own."""
-FIRST_TRIALS, FIRST_SHARE = 4, 0.3
+FIRST_TRIALS, FIRST_SHARE = 4, 0.2
 """Number of trials before anything else, because forecasts need some models, and the share of the
 time in which they begin; the first one ends in any case."""
 COST_TOLERANCE = 1.03
@@ -40,6 +40,9 @@ CALIBRATION_WEIGHT = 2.0
 """Number of steps of average gain that forecasts count as right for, before any is known."""
 LEAST_EPOCHS = 0.25
 """Smallest share of the epochs of a fine-tuning that is worth beginning when time is short."""
+CONTINUED_SHARE, CONTINUED_EPOCHS = 0.4, 2.0
+"""Share of the time left in which a model is trained further before it is pruned, because all its
+sizes gain by that; and the largest number of epochs of it, over those of a fine-tuning."""
 PRIOR_SECONDS = {TRIAL: 30.0, EXPORT: 10.0}
 """Duration of a step before any is known, in seconds."""
 PRIOR_PRUNING = 4.0
@@ -54,10 +57,10 @@ class Step(Record):
 
     Attributes:
         number: Number of the step, from 0.
-        kind: "trial", "export", "prune" or "tune".
+        kind: "trial", "export", "continue", "prune" or "tune".
         model: Id of the candidate; "" for a trial, which makes one.
         share: Share of the candidate's MACs that is fine-tuned; 1: nothing is removed.
-        epochs: Epochs of the fine-tuning; 0: there is none.
+        epochs: Epochs of the training that goes on, or of the fine-tuning; 0: there is none.
         teacher: Id of the candidate that is the teacher; "": none.
         begun: Seconds of the run when it began.
         seconds: Expected duration, with that of steps that it needs to pay off.
@@ -113,8 +116,8 @@ class StepResult(Record):
     Attributes:
         model: Id of the candidate; "" if there is none.
         seconds: Its duration.
-        sizes: What was made: the candidate itself (trial, export), the pruned sizes, or the
-            fine-tuned one. Empty: nothing.
+        sizes: What was made: the candidate itself (trial, export, continue), the pruned sizes, or
+            the fine-tuned one. Empty: nothing.
         epochs: Epochs that were trained; a part of one if a time limit ended it.
         reason: Why nothing was made.
     """
@@ -145,6 +148,8 @@ class ScheduledModel:
         epoch_seconds: Time of an epoch of its training.
         original: The unpruned model with its files; None: not exported yet.
         sizes: Its sizes by share; 1 is the unpruned model, fine-tuned.
+        is_exported: Whether its files are of its last training.
+        is_continued: Whether its training went on.
         is_pruned: Whether it was pruned.
         is_finished: Whether an error ended the work on it.
     """
@@ -155,6 +160,8 @@ class ScheduledModel:
     epoch_seconds: float
     original: SizeResult | None = None
     sizes: dict[float, ScheduledSize] = field(default_factory=dict)
+    is_exported: bool = False
+    is_continued: bool = False
     is_pruned: bool = False
     is_finished: bool = False
 
@@ -221,7 +228,8 @@ class Scheduler:
         ]
         if not steps:
             return None
-        best = replace(max(steps, key=lambda step: step.rate), number=self._count, begun=elapsed)
+        best = self._continue_first(max(steps, key=lambda step: step.rate), left)
+        best = replace(best, number=self._count, begun=elapsed)
         self._count += 1
         self.running.append(best)
         return best
@@ -322,11 +330,25 @@ class Scheduler:
 
     def _predict_original(self, model: ScheduledModel) -> list[Point]:
         """Return the files of an unpruned model, or their forecast."""
-        if model.original is not None:
+        if model.original is not None and model.is_exported:
             return [(1 - item.quality, item.cost) for item in model.original.files]
+        if model.original is not None and model.original.files:
+            return self._forecaster.predict_pruned(model.original.files, 1 - model.quality, 1.0)
         return self._forecaster.predict_files(
             1 - model.quality, self._forecaster.predict_cost(model.macs)
         )
+
+    def _continue_first(self, step: Step, left: float) -> Step:
+        """Return the training that goes on before a first step with a model, or the step itself."""
+        if step.kind not in (PRUNE, TUNE):
+            return step
+        model = self.models[step.model]
+        fitting = CONTINUED_SHARE * left / max(model.epoch_seconds, 1e-9)
+        epochs = int(min(fitting, CONTINUED_EPOCHS * self.epochs))
+        if model.is_continued or model.sizes or epochs < max(1, LEAST_EPOCHS * self.epochs):
+            return step
+        seconds = epochs * model.epoch_seconds
+        return Step(0, CONTINUE, model.name, epochs=epochs, seconds=seconds, gain=step.gain)
 
     def _predict_size(
         self, model: ScheduledModel, share: float
@@ -373,7 +395,7 @@ class Scheduler:
             + [
                 point
                 for model in self.models.values()
-                if model.original is None
+                if not model.is_exported
                 for point in self._predict_original(model)
             ]
         )
@@ -381,9 +403,9 @@ class Scheduler:
         busy = {(step.kind, step.model, step.share) for step in self.running}
         best = max(self.models.values(), key=lambda model: model.quality).name
         for model in self.models.values():
-            if model.is_finished:
+            if model.is_finished or (CONTINUE, model.name, 1.0) in busy:
                 continue
-            if model.original is None:
+            if not model.is_exported:
                 if (EXPORT, model.name, 1.0) not in busy and export_seconds <= left:
                     points = self._predict_original(model)
                     gain = scale.measure_gain(expected, points[0][0], 0.0, points)
@@ -391,13 +413,15 @@ class Scheduler:
                 continue
             is_pruning = (PRUNE, model.name, 1.0) in busy
             steps = []
-            for share in (1.0, *SHARES):
+            for share in sorted({1.0, *SHARES, *model.sizes}, reverse=True):
                 size = model.sizes.get(share)
                 is_known = share == 1 or size is not None
                 if (
                     (size is not None and size.is_tuned)
                     or (TUNE, model.name, share) in busy
                     or (not is_known and (model.is_pruned or is_pruning))
+                    # it would be its own teacher
+                    or (share == 1 and model.is_continued and model.name == best)
                 ):
                     continue
                 error, spread, points = self._predict_size(model, share)
@@ -461,12 +485,17 @@ class Scheduler:
         if step.kind == TRIAL:
             return self._add_model(result)
         model = self.models[step.model]
+        if step.kind == CONTINUE:
+            model.is_continued = True
+            for size in result.sizes:  # none if it became no better
+                model.quality, model.is_exported = size.quality, False
+            return 0.0
         if result.reason:
             self._give_up(model, step)
             return 0.0
         before = self.list_points()
         if step.kind == EXPORT:
-            (model.original,) = result.sizes
+            (model.original,), model.is_exported = result.sizes, True
             self._forecaster.observe_files(model.original.files, model.macs)
         for size in result.sizes if step.kind == PRUNE else ():
             model.sizes[size.share] = ScheduledSize(size)

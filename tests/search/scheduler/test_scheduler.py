@@ -14,6 +14,7 @@ import pytest
 from search.scheduler.forecast import FileResult
 from search.scheduler.log import EndedStep, ScheduleLog, describe_schedule
 from search.scheduler.scheduler import (
+    CONTINUE,
     EXPORT,
     FIRST_TRIALS,
     PRUNE,
@@ -64,18 +65,23 @@ class World:
                 step.model, seconds, (SizeResult(1.0, quality, macs, self._files(quality, macs)),)
             )
         error = 1 - quality
+        if step.kind == CONTINUE:
+            better = 1 - 0.9 * error
+            self.models[step.model] = better, macs
+            seconds = step.epochs * (5 + macs / 5e5) / 10
+            return StepResult(step.model, seconds, (SizeResult(1.0, better, macs),), step.epochs)
         if step.kind == PRUNE:
             sizes = tuple(
                 SizeResult(share, lower, share * macs, self._files(lower, share * macs))
                 for share in SHARES
                 for lower in [1 - error * (1 + math.log2(1 / share))]
             )
-            return StepResult(step.model, 20, sizes)
+            return StepResult(step.model, 20 + macs / 1e8, sizes)
         tuned = 1 - error * math.exp(self._recovery * math.log2(1 / step.share) - 0.1)
         size = SizeResult(
             step.share, tuned, step.share * macs, self._files(tuned, step.share * macs)
         )
-        seconds = 8 + 0.13 * step.epochs * (5 + macs / 5e5) * max(step.share, 0.25)
+        seconds = 8 + 0.13 * step.epochs * (5 + macs / 5e5) * max(step.share, 0.25) + step.share
         return StepResult(step.model, seconds, (size,), step.epochs)
 
 
@@ -107,13 +113,17 @@ def test_models_are_searched_exported_pruned_and_tuned_within_the_time() -> None
     ended = list(simulate(scheduler, World()))
     kinds = [step.kind for _, step, _, _ in ended]
     assert kinds[:FIRST_TRIALS] == [TRIAL] * FIRST_TRIALS
-    assert {EXPORT, PRUNE, TUNE} < set(kinds)
+    assert {EXPORT, CONTINUE, PRUNE, TUNE} < set(kinds)
     # the last step ends in time, but for what its duration was underestimated
     assert ended[-1][0] < 1.05 * 600
     assert ended[-1][0] > 0.8 * 600
-    # the best model so far is the teacher
+    # the best model so far is the teacher; each model is trained further before it is pruned
     tuned = next(step for _, step, _, _ in ended if step.kind == TUNE)
-    before = [result for _, step, result, _ in ended[: kinds.index(TUNE)] if step.kind == TRIAL]
+    before = [
+        result
+        for _, step, result, _ in ended[: kinds.index(TUNE)]
+        if step.kind in (TRIAL, CONTINUE)
+    ]
     assert tuned.teacher == max(before, key=lambda item: item.sizes[0].quality).model
     # what was expected of fine-tunings comes close to what they brought
     errors = [
@@ -122,6 +132,32 @@ def test_models_are_searched_exported_pruned_and_tuned_within_the_time() -> None
         if step.kind == TUNE and step.quality is not None
     ]
     assert sum(errors[-5:]) / 5 < 0.005
+
+
+def test_a_model_is_trained_further_before_it_is_pruned_where_time_is_left() -> None:
+    """Not afterwards: what was pruned would stay as it was."""
+    ended = [step for _, step, _, _ in simulate(make_scheduler(), World())]
+    for place, step in enumerate(ended):
+        before = [item.kind for item in ended[:place] if item.model == step.model]
+        if step.kind == CONTINUE:
+            assert before == [EXPORT]
+            # 0.4 of the time that was left, at most twice the epochs of a fine-tuning
+            assert step.seconds <= 0.4 * (600 - step.begun) + 1e-9
+            assert 1 <= step.epochs <= 20
+        elif step.kind == PRUNE and step.begun < 400:
+            assert before[:3] == [EXPORT, CONTINUE, EXPORT]
+    # what became no better is not exported again
+    scheduler, world = make_scheduler(), World()
+    now, continued = 0.0, ""
+    while (step := scheduler.choose(now)) is not None:
+        if continued:
+            assert (step.kind, step.model) != (EXPORT, continued)
+        result = world.do(step)
+        now += result.seconds
+        if step.kind == CONTINUE:
+            result, continued = replace(result, sizes=()), step.model
+        scheduler.finish(step, result)
+    assert continued
 
 
 def test_the_front_is_of_files_that_no_other_beats() -> None:
@@ -219,11 +255,11 @@ def test_nothing_begins_that_does_not_fit() -> None:
 
 
 def test_first_trials_take_a_share_of_a_short_time() -> None:
-    """Of 80 s, others may begin after 24: before that there are fewer than four trials."""
-    ended = list(simulate(make_scheduler(seconds=80), World()))
+    """Of 90 s, others may begin after 18: before that there are fewer than four trials."""
+    ended = list(simulate(make_scheduler(seconds=90), World()))
     begun = [step.begun for _, step, _, _ in ended if step.kind == TRIAL]
     other = min(step.begun for _, step, _, _ in ended if step.kind != TRIAL)
-    assert 24 <= other < 80
+    assert 18 <= other < 90
     assert 1 <= sum(moment < other for moment in begun) < FIRST_TRIALS
 
 
