@@ -39,6 +39,9 @@ from benchmarks._stored import ROOT, Stored
 from benchmarks.peers.front_net import baseline, net
 from compress.core.atomic_files import read_json
 from compress.core.pareto import measure_hypervolume
+from search.scheduler.forecast import compute_rank_correlation
+from search.scheduler.log import ScheduleLog
+from search.scheduler.scheduler import PRUNE, TUNE, Scheduler
 
 WAYS = ("budget", "before", "hand", "shrink", "search")
 LOWEST, REFERENCE = np.array([-1.0, -3.0]), np.array([-0.5, 1.0])
@@ -164,6 +167,38 @@ def time_files(paths: Mapping[str, str], seed: int) -> dict[str, float]:
     return {name: latency.median_ms for name, latency in times.items()}
 
 
+def summarize_schedule(folder: Path) -> dict[str, Any]:
+    """Return the forecasts and results of a way's steps, and what led to its files.
+
+    Args:
+        folder: Folder of the way.
+
+    Returns:
+        {} for a way without a schedule. "forecast" and "result" are metrics of fine-tuned sizes,
+        "seconds" those of all steps, and "useful_seconds" those of the steps without which the last
+        front would not exist: a scheduler that knew all results would have taken only these.
+    """
+    log = ScheduleLog(folder / "run")
+    if not log.path.exists():
+        return {}
+    scheduler = Scheduler(("float32", "int8"), 0.1, 1, 1.0)
+    log.replay(scheduler)
+    sizes = {(name, share) for name, share, _ in scheduler.list_front()}
+    models = {name for name, _ in sizes}
+    pruned = {name for name, share in sizes if share < 1}
+    found: dict[str, Any] = {"forecast": [], "result": [], "seconds": 0.0, "useful_seconds": 0.0}
+    for step, result, _ in scheduler.ended:
+        if step.quality is not None and result.sizes:
+            found["forecast"].append(step.quality)
+            found["result"].append(result.sizes[0].quality)
+        found["seconds"] += result.seconds
+        if {
+            PRUNE: result.model in pruned, TUNE: (result.model, step.share) in sizes
+        }.get(step.kind, result.model in models):  # fmt: skip
+            found["useful_seconds"] += result.seconds
+    return found
+
+
 def volume(files: list[dict[str, float]]) -> float:
     """Return the hypervolume of files as a share of the box."""
     if not files:
@@ -190,13 +225,14 @@ def measure(given: argparse.Namespace, stored: Stored) -> None:
             continue
         place = Path(tempfile.mkdtemp())
         accuracies: dict[str, dict[str, float]] = {}
-        seconds = {}
+        seconds, schedules = {}, {}
         for way in given.ways.split(","):
             (place / way).mkdir()
             began = time.monotonic()
             spend(way, 60 * given.minutes, seed, given, place / way)
             seconds[way] = time.monotonic() - began
             accuracies[way] = evaluate_files(place / way, given.data)
+            schedules[way] = summarize_schedule(place / way)
             print(
                 f"seed {seed}, {way}: {seconds[way]:.0f} s, {len(accuracies[way])} files",
                 flush=True,
@@ -210,6 +246,7 @@ def measure(given: argparse.Namespace, stored: Stored) -> None:
                      "ms": times[path]}
                     for path, accuracy in own.items()
                 ],
+                "schedule": schedules[way],
             }
             for way, own in accuracies.items()
         }  # fmt: skip
@@ -239,8 +276,29 @@ def front(result: dict[str, Any]) -> str:
     return table(head, rows)
 
 
+def forecasts(result: dict[str, Any]) -> str | None:
+    """Return the table of forecasts and their results in each seed's run with a budget."""
+    rows = []
+    for seed, ways in result["seeds"].items():
+        schedule = ways.get("budget", {}).get("schedule")
+        if not schedule:
+            continue
+        errors = 100 * (np.array(schedule["result"]) - np.array(schedule["forecast"]))
+        rank = compute_rank_correlation(schedule["forecast"], schedule["result"])
+        rows.append([
+            seed, str(len(errors)), f"{rank:.2f}",
+            f"{np.mean(errors):+.2f} pp" if len(errors) else "-",
+            f"{np.mean(np.abs(errors)):.2f} pp" if len(errors) else "-",
+            f"{schedule['useful_seconds']:.0f} of {schedule['seconds']:.0f} s",
+        ])  # fmt: skip
+    head = ["seed", "fine-tuned sizes", "rank correlation", "result less forecast", "absolute",
+            "seconds that led to the front"]  # fmt: skip
+    return table(head, rows) if rows else None
+
+
 BENCHMARK = Benchmark(
-    "run_front", __doc__, measure, {"front": front}, arguments, resumable=True, grows=("seeds",),
+    "run_front", __doc__, measure, {"front": front, "forecasts": forecasts}, arguments,
+    resumable=True, grows=("seeds",),
 )  # fmt: skip
 
 

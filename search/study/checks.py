@@ -40,6 +40,9 @@ space's baseline."""
 LEAST_TRIALS, FEWEST_TRIALS, LEAST_STEPS = 12, 6, 20
 """Number of first trials; where the time is too short for one epoch of each: their number, and the
 fewest steps of a smaller epoch."""
+OPTIMIZER_TRIALS = 50
+"""Number of first trials below which the optimizer is not searched: so few find good networks or a
+good optimizer, not both."""
 PROBED_STEPS, PROBED_VALIDATION = 20, 256
 """Steps and validation examples that are timed."""
 HANDED_OVER_NOTE = (
@@ -125,7 +128,7 @@ def check_limits(plan: SearchPlan, data: Dataset) -> None:
 def fit_training(plan: SearchPlan, data: Dataset, workers: int, threads: int) -> SearchPlan:
     """Return a plan whose trials fit into its time budget: of fewer epochs, or of smaller ones.
 
-    Where trials have fewer epochs than planned, they have one optimizer, if none is named.
+    Where few trials fit, they have one optimizer, if none is named.
 
     A first part of the budget must be enough for some trials of average size. The space's baseline
     is trained for a few steps to find out how long they take.
@@ -158,24 +161,27 @@ def fit_training(plan: SearchPlan, data: Dataset, workers: int, threads: int) ->
         fitting = (available / count - compilation) / (AVERAGE_SIZE * epoch_seconds)
         if fitting >= 1:
             break
-    if fitting >= plan.search.epochs:
-        return plan
-    epochs, finetune = max(1, int(fitting)), plan.finetune
-    changed = f"trials have {epochs} epoch{'s' * (epochs > 1)} of {plan.search.epochs}"
-    fewer = max(round(fitting * examples), LEAST_STEPS * finetune.batch_size)
-    if fewer < examples:
-        finetune = replace(finetune, epoch_examples=fewer)
-        changed = f"trials have one epoch of {fewer:,} of {len(data.train):,} examples"
-    search = replace(plan.search, epochs=epochs)
-    if search.optimizers == SearchOptions().optimizers:
-        # so few short trials find good networks or a good optimizer, not both
+    search, finetune, changes = plan.search, plan.finetune, list[str]()
+    if fitting < search.epochs:
+        epochs = max(1, int(fitting))
+        fewer = max(round(fitting * examples), LEAST_STEPS * finetune.batch_size)
+        changes.append(f"trials have {epochs} epoch{'s' * (epochs > 1)} of {search.epochs}")
+        search = replace(search, epochs=epochs)
+        if fewer < examples:
+            finetune = replace(finetune, epoch_examples=fewer)
+            changes = [f"trials have one epoch of {fewer:,} of {len(data.train):,} examples"]
+    trial_seconds = compilation + AVERAGE_SIZE * epoch_seconds * plan.search.epochs
+    if available < OPTIMIZER_TRIALS * trial_seconds and (
+        search.optimizers == SearchOptions().optimizers
+    ):
         search = replace(search, optimizers=(build_baseline(plan, data)["optimizer"],))
-        changed += f", and the optimizer {search.optimizers[0]}"
-    LOG.info(
-        "%s: an epoch of the space's baseline takes about %.0f s, and about %d trials are to fit "
-        "into %.0f %% of the budget",
-        changed, epoch_seconds, count, 100 * SEARCH_SHARE,
-    )  # fmt: skip
+        changes.append(f"trials have the optimizer {search.optimizers[0]}")
+    if changes:
+        LOG.info(
+            "%s, because an epoch of the space's baseline takes about %.0f s and %.0f %% of the "
+            "budget are for first trials",
+            " and ".join(changes), epoch_seconds, 100 * SEARCH_SHARE,
+        )  # fmt: skip
     return replace(plan, search=search, finetune=finetune)
 
 

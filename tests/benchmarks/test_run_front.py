@@ -13,6 +13,9 @@ import pytest
 from benchmarks import run_front
 from benchmarks.peers import front_net
 from compress.measure import count_macs
+from search.scheduler.forecast import FileResult
+from search.scheduler.log import ScheduleLog
+from search.scheduler.scheduler import EXPORT, PRUNE, TRIAL, TUNE, SizeResult, Step, StepResult
 
 
 def test_the_hypervolume_is_a_share_of_the_box() -> None:
@@ -66,3 +69,36 @@ def test_every_way_has_a_row() -> None:
     assert "+10.00" in rows["hand"]
     assert "none" in rows["search"]
     assert "72.00 % at 100 us" in rows["budget"]
+
+
+def test_forecasts_are_shown_beside_their_results(tmp_path: Path) -> None:
+    """Model 0001 is dominated: its 10 s, and 7 s of a size that is too slow, lead nowhere."""
+    assert run_front.summarize_schedule(tmp_path) == {}
+    (tmp_path / "run").mkdir()
+    log = ScheduleLog(tmp_path / "run")
+
+    def write(step: Step, seconds: float, *sizes: SizeResult) -> None:
+        log.write("begun", step.to_json())
+        result = StepResult(step.model or f"000{step.number}", seconds, sizes)
+        log.write("ended", {"number": step.number, "at": 1.0, "gain": 0.0, **result.to_json()})
+
+    def size(share: float, quality: float, cost: float) -> SizeResult:
+        return SizeResult(share, quality, 1e6 * share, (FileResult("float32", quality, cost),))
+
+    write(Step(0, TRIAL), 20.0, SizeResult(1.0, 0.9, 1e6))
+    write(Step(1, TRIAL), 10.0, SizeResult(1.0, 0.7, 1e6))
+    write(Step(2, EXPORT, "0000"), 4.0, size(1.0, 0.9, 1.0))
+    write(Step(3, PRUNE, "0000"), 5.0, size(0.6, 0.8, 1.0), size(0.2, 0.6, 0.3))
+    write(Step(4, TUNE, "0000", 0.2, quality=0.84), 6.0, size(0.2, 0.85, 0.3))
+    write(Step(5, TUNE, "0000", 0.6, quality=0.86), 7.0, size(0.6, 0.83, 1.0))
+    found = run_front.summarize_schedule(tmp_path)
+    assert found == {
+        "forecast": [0.84, 0.86], "result": [0.85, 0.83], "seconds": 52.0,
+        "useful_seconds": 20.0 + 4 + 5 + 6,
+    }  # fmt: skip
+    told = run_front.forecasts({"seeds": {"0": {"budget": {"schedule": found}}}})
+    assert told is not None
+    assert "-1.00 pp" in told
+    assert "2.00 pp" in told
+    assert "35 of 52 s" in told
+    assert run_front.forecasts({"seeds": {"0": {"budget": {}}}}) is None

@@ -276,3 +276,7 @@ def test_trials_of_a_budget_fit_into_it(digits: Dataset, monkeypatch: pytest.Mon
     assert fitted.search.epochs == 1
     assert fitted.finetune == replace(plan.finetune, epoch_examples=3 * plan.finetune.batch_size)
     assert fitted.rewinds_training  # candidates are trained with such epochs, too
+    # trials this short have one optimizer, unless some are named
+    assert fitted.search.optimizers == ("adam",)
+    named = from_flat(SearchPlan, {"space": "mlp", "budget": "24h", "optimizers": ("sgd", "adam")})
+    assert checks.fit_training(named, digits, 2, 1).search.optimizers == ("sgd", "adam")

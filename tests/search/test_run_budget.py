@@ -41,14 +41,24 @@ def check_result(folder: Path) -> dict[str, Any]:
     """Checks a finished run, and returns its report."""
     report: dict[str, Any] = json.loads((folder / "report.json").read_text())
     begun = {step["number"]: step for step in steps_of(folder, "begun")}
-    # nothing is done twice
+    # nothing is done twice, but for the export of a model that was trained further
+    ended = [(begun[item["number"]], item) for item in steps_of(folder)]
     done = Counter(
-        (step["kind"], step["model"], step["share"])
-        for item in steps_of(folder)
-        if (step := begun[item["number"]])["kind"] != "trial"
+        (step["kind"], step["model"], step["share"]) for step, _ in ended if step["kind"] != "trial"
     )
-    assert max(done.values()) == 1
-    assert {"export"} <= {kind for kind, _, _ in done}
+    better = {step["model"]: item for step, item in ended
+              if step["kind"] == "continue" and item["sizes"]}  # fmt: skip
+    for (kind, model, _), count in done.items():
+        assert count <= 1 + (kind == "export" and model in better)
+    assert {"export", "continue"} <= {kind for kind, _, _ in done}
+    # what was trained further is what is exported from then on
+    for model, item in better.items():
+        assert (folder / "final" / f"{model}.keras").exists()
+        exported = [other for step, other in ended
+                    if (step["kind"], step["model"]) == ("export", model)]  # fmt: skip
+        if len(exported) > 1:
+            assert exported[1]["sizes"][0]["quality"] == pytest.approx(item["sizes"][0]["quality"])
+            assert exported[1]["sizes"][0]["quality"] > exported[0]["sizes"][0]["quality"]
     # every recorded model was exported, and the report tells what the time was spent on
     assert {item["model"] for item in report["compressed"]} <= {model for _, model, _ in done}
     assert len(report["schedule"]) == len(steps_of(folder))
@@ -143,12 +153,16 @@ def test_the_default_cost_may_be_named_when_a_search_goes_on(
     assert len(list_forbidden_changes(stored, other)) == 1
 
 
-def test_a_continued_run_keeps_the_epochs_that_fitted_its_budget(tmp_path: Path) -> None:
+def test_a_continued_run_keeps_the_training_that_fitted_its_budget(
+    tmp_path: Path,
+) -> None:
     folder = SearchFolder(tmp_path / "r")
     options = {"space": "mlp", "budget": "10m"}
-    folder.claim("run", from_flat(SearchPlan, {**options, "epochs": 1, "epoch_examples": 640}))
+    fitted = {**options, "epochs": 1, "epoch_examples": 640, "optimizers": ("adam",)}
+    folder.claim("run", from_flat(SearchPlan, fitted))
     plan = restore_plan(from_flat(SearchPlan, options), folder)
     assert (plan.search.epochs, plan.finetune.epoch_examples) == (1, 640)
+    assert plan.search.optimizers == ("adam",)
 
 
 def test_a_trial_that_the_log_does_not_have_is_learned_once(tmp_path: Path) -> None:
