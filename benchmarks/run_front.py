@@ -86,7 +86,7 @@ def spend(way: str, seconds: float, seed: int, given: argparse.Namespace, folder
     elif way == "search":
         minutes = f"{0.85 * seconds / 60:g}"
         words = ["search", *search, "--trials", "100000", "--max-minutes", minutes]
-        run_paretune(words, 2 * seconds, folder)
+        run_paretune(words, 0.95 * seconds, folder)  # the last trials may take long
         for model in list_front_models(folder / "run"):
             pt.export(model, folder / "files" / model.stem, data=given.data)
     elif way == "hand":
