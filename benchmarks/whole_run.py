@@ -5,7 +5,8 @@
 `demo` is the run of `make demo` (digits), `fashion` the first one of docs/results/whole-run.md
 (Fashion-MNIST). Shown for the candidate of the front with the best *validation* accuracy: its
 exported files, with the accuracy on the test part; latencies of the first seed, all files of its
-run against each other.
+run against each other. Shown, too: the file that ships by validation data, and how many pruned
+files no unpruned one equals.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from benchmarks._common import Benchmark, Mean, seed_list, table, told_latency
 from benchmarks._stored import Stored
 
 CASES = {
-    "demo": ("--data", "digits", "--trials", "24", "--epochs", "30"),
+    "demo": ("--data", "digits", "--budget", "75s"),
     "fashion": ("--data", "fashion_mnist", "--trials", "12", "--epochs", "4"),
 }
 
@@ -53,6 +54,7 @@ def run(given: argparse.Namespace, stored: Stored) -> None:
 
 def one(case: str, seed: int) -> dict[str, Any]:
     """Run the command in a process of its own and read its folder."""
+    from compress.report.file_selection import select_files
     from search.report import load_report
 
     words = ("run", *CASES[case], "--seed", str(seed))
@@ -68,6 +70,7 @@ def one(case: str, seed: int) -> dict[str, Any]:
     front = [item for item in trials if item.id in report.front]
     best = max(front, key=lambda item: item.val["accuracy"])
     full = max(len(item.history) for item in trials)
+    to_ship = select_files(report).to_ship
     return {
         "command": " ".join(("paretune", *words)),
         "seconds": seconds,
@@ -77,6 +80,14 @@ def one(case: str, seed: int) -> dict[str, Any]:
         "epochs_without_stopping": full * len(trials),
         "front": [{"macs": item.macs, "val": item.val["accuracy"]} for item in front],
         "best": best.id,
+        "shipped": to_ship
+        and {
+            "file": to_ship.row.artifact.id,
+            "test": to_ship.row.artifact.test["accuracy"],
+            "macs": to_ship.row.artifact.macs,
+            "latency": to_ship.row.latency.to_json() if to_ship.row.latency else None,
+        },
+        "pruned": "".join(report.describe_pruned_files()).rpartition(": ")[2],
         "files": {
             f"{row.artifact.variant} {row.artifact.format}": {
                 "test": row.artifact.test["accuracy"],
@@ -134,6 +145,19 @@ def files_of(result: dict[str, Any], case: str) -> str | None:
     return table(head, rows)
 
 
+def shipped(result: dict[str, Any], case: str) -> str | None:
+    """Return the table of the files that ship, by seed."""
+    rows = [
+        [key.rpartition(" ")[2], file["file"], f"{100 * file['test']:.2f} %",
+         f"{file['macs'] / 1e6:.2f} M", *told_latency(file["latency"]), run["pruned"] or "none"]
+        for key, run in result["runs"].items()
+        if key.partition(",")[0] == case and (file := run.get("shipped"))
+    ]  # fmt: skip
+    head = ["seed", "ships", "test accuracy", "MACs", "latency", "old/new time",
+            "pruned files without an equal"]  # fmt: skip
+    return table(head, rows) if rows else None
+
+
 BENCHMARK = Benchmark(
     "whole_run",
     __doc__,
@@ -141,6 +165,7 @@ BENCHMARK = Benchmark(
     {
         "runs": runs,
         "demo": lambda result: files_of(result, "demo"),
+        "demo_ships": lambda result: shipped(result, "demo"),
         "fashion": lambda result: files_of(result, "fashion"),
     },
     arguments,
