@@ -66,11 +66,12 @@ def one(case: str, seed: int) -> dict[str, Any]:
         )  # fmt: skip
         seconds = time.perf_counter() - began
         report = load_report(f"{place}/run")
+        to_ship = select_files(report).to_ship
+        pruned = "".join(report.describe_pruned_files()).rpartition(": ")[2]
     trials = [item for item in report.candidates if item.is_trial]
     front = [item for item in trials if item.id in report.front]
     best = max(front, key=lambda item: item.val["accuracy"])
     full = max(len(item.history) for item in trials)
-    to_ship = select_files(report).to_ship
     return {
         "command": " ".join(("paretune", *words)),
         "seconds": seconds,
@@ -87,7 +88,7 @@ def one(case: str, seed: int) -> dict[str, Any]:
             "macs": to_ship.row.artifact.macs,
             "latency": to_ship.row.latency.to_json() if to_ship.row.latency else None,
         },
-        "pruned": "".join(report.describe_pruned_files()).rpartition(": ")[2],
+        "pruned": pruned,
         "files": {
             f"{row.artifact.variant} {row.artifact.format}": {
                 "test": row.artifact.test["accuracy"],
