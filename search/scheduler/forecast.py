@@ -124,9 +124,9 @@ class Forecaster:
         repaired: The log before fine-tuning, from the number of halvings.
         latency: Cost of a float file, from a constant and the MACs, both relative to the first
             file's; errors are relative.
-        overheads: By format, the part of a file's cost that pruning leaves: the share of the cost
+        overheads: By model, the part of its files' costs that pruning leaves: the share of the cost
             that a pruned file keeps, beyond that of the MACs, from the share of them that is gone.
-            Models of other shapes say nothing about it.
+            Models of other shapes and sizes say nothing about it.
     """
 
     formats: Sequence[str]
@@ -179,20 +179,27 @@ class Forecaster:
         Returns:
             The error (1 - metric), and the standard deviation of its log.
         """
-        spread = self.tuned.estimate_spread()
-        if repaired is None:
+        spread, limit = self.tuned.estimate_spread(), math.inf
+        if repaired is not None:
+            limit = max(repaired, 0.0)  # fine-tuning makes nothing worse
+        else:
             repaired = self.repaired.predict((halvings,))
             slope = float(self.tuned.fit()[2])
             spread = math.hypot(spread, slope * self.repaired.estimate_spread() * halvings)
-        log_ratio = self.tuned.predict((1.0, halvings, repaired))
+        log_ratio = min(limit, self.tuned.predict((1.0, halvings, repaired)))
         return max(1 - quality, LEAST_ERROR) * math.exp(log_ratio), spread
 
     def observe_pruned(
-        self, originals: Sequence[FileResult], files: Sequence[FileResult], share: float
+        self,
+        model: str,
+        originals: Sequence[FileResult],
+        files: Sequence[FileResult],
+        share: float,
     ) -> None:
         """Learn from the files of a pruned model what pruning saves.
 
         Args:
+            model: Name of the model that was pruned.
             originals: Files of the model that was pruned.
             files: Files of the pruned model.
             share: Share of the MACs that it keeps, below 1.
@@ -201,7 +208,7 @@ class Forecaster:
         for item in files:
             if item.format in by_format:
                 ratio = item.cost / by_format[item.format].cost
-                self._get_overhead(item.format).observe((1 - share,), ratio - share)
+                self._get_overhead(model).observe((1 - share,), ratio - share)
 
     def predict_cost(self, macs: float) -> float:
         """Predict the cost of a float file from the MACs of its model.
@@ -238,11 +245,12 @@ class Forecaster:
         return points
 
     def predict_pruned(
-        self, originals: Sequence[FileResult], error: float, share: float
+        self, model: str, originals: Sequence[FileResult], error: float, share: float
     ) -> list[Point]:
         """Predict the error and the cost of a pruned model's files.
 
         Args:
+            model: Name of the model that is pruned.
             originals: Files of the model that is pruned.
             error: Error (1 - metric) of the pruned model's float file.
             share: Share of the MACs that it keeps.
@@ -250,14 +258,11 @@ class Forecaster:
         Returns:
             A point for each of the originals.
         """
-        points = []
-        for item in originals:
-            kept = share
-            if not self.counts_macs:
-                overhead = self._get_overhead(item.format).predict((1.0,))
-                kept += min(max(overhead, 0.0), 1.0) * (1 - share)
-            points.append((self._predict_error(item.format, error), item.cost * kept))
-        return points
+        kept = share
+        if not self.counts_macs:
+            overhead = self._get_overhead(model).predict((1.0,))
+            kept += min(max(overhead, 0.0), 1.0) * (1 - share)
+        return [(self._predict_error(item.format, error), item.cost * kept) for item in originals]
 
     def _predict_error(self, name: str, error: float) -> float:
         """Predict the error of a file of a format from that of the float file."""
@@ -265,8 +270,8 @@ class Forecaster:
             return error
         return error * math.exp(estimate_mean(self._error_ratios.get(name, ()), FORMAT_PRIOR))
 
-    def _get_overhead(self, name: str) -> RidgeModel:
-        return self.overheads.setdefault(name, RidgeModel((OVERHEAD_PRIOR,), (LATENCY_WEIGHT,)))
+    def _get_overhead(self, model: str) -> RidgeModel:
+        return self.overheads.setdefault(model, RidgeModel((OVERHEAD_PRIOR,), (LATENCY_WEIGHT,)))
 
 
 @dataclass(frozen=True)

@@ -228,7 +228,14 @@ class Scheduler:
         ]
         if not steps:
             return None
-        best = self._continue_first(max(steps, key=lambda step: step.rate), left)
+        # whether to shrink a large model or to train small ones is found out by shrinking the best
+        most_accurate = max(self.models.values(), key=lambda model: model.quality, default=None)
+        urgent = [
+            step
+            for step in steps
+            if most_accurate and step.model == most_accurate.name and step.kind in (EXPORT, PRUNE)
+        ]
+        best = self._continue_first(max(urgent or steps, key=lambda step: step.rate), left)
         best = replace(best, number=self._count, begun=elapsed)
         self._count += 1
         self.running.append(best)
@@ -333,7 +340,9 @@ class Scheduler:
         if model.original is not None and model.is_exported:
             return [(1 - item.quality, item.cost) for item in model.original.files]
         if model.original is not None and model.original.files:
-            return self._forecaster.predict_pruned(model.original.files, 1 - model.quality, 1.0)
+            return self._forecaster.predict_pruned(
+                model.name, model.original.files, 1 - model.quality, 1.0
+            )
         return self._forecaster.predict_files(
             1 - model.quality, self._forecaster.predict_cost(model.macs)
         )
@@ -366,7 +375,9 @@ class Scheduler:
         error, spread = self._forecaster.predict_tuned(model.quality, halvings, repaired)
         originals = () if model.original is None else model.original.files
         if originals:
-            points = self._forecaster.predict_pruned(originals, error, macs / model.macs)
+            points = self._forecaster.predict_pruned(
+                model.name, originals, error, macs / model.macs
+            )
         else:
             points = self._forecaster.predict_files(error, self._forecaster.predict_cost(macs))
         return error, spread, points
@@ -531,7 +542,7 @@ class Scheduler:
 
     def _observe_pruned(self, model: ScheduledModel, size: SizeResult) -> None:
         originals = () if model.original is None else model.original.files
-        self._forecaster.observe_pruned(originals, size.files, size.macs / model.macs)
+        self._forecaster.observe_pruned(model.name, originals, size.files, size.macs / model.macs)
 
     def _learn_tuning(self, model: ScheduledModel, step: Step, result: StepResult) -> None:
         (size,) = result.sizes

@@ -70,25 +70,24 @@ def test_costs_are_an_overhead_and_a_share_of_the_macs() -> None:
     assert Forecaster(("float32",), counts_macs=True).predict_cost(5e6) == 5e6
 
 
-def test_costs_of_pruned_files_are_learned_from_pruned_files() -> None:
+def test_costs_of_pruned_files_are_learned_from_those_of_the_same_model() -> None:
     originals = [FileResult("float32", 0.9, 0.1), FileResult("int8", 0.88, 0.05)]
     forecaster = Forecaster(("float32", "int8"))
     # before any is known 0.3 of the cost stays: 0.3 + 0.7 x 0.5
-    (error, cost), (int8_error, int8_cost) = forecaster.predict_pruned(originals, 0.2, 0.5)
+    (error, cost), (int8_error, int8_cost) = forecaster.predict_pruned("a", originals, 0.2, 0.5)
     assert (error, int8_error) == pytest.approx((0.2, 0.2 * math.exp(0.05)))
     assert (cost, int8_cost) == pytest.approx((0.065, 0.0325))
-    # half of the MACs leave 0.6 of the float file's cost, which is an overhead of 0.2, and 0.9 of
-    # the int8 file's, which is one of 0.8
+    # half of the MACs leave 0.6 of the float file's cost, which is an overhead of 0.2
     for _ in range(40):
-        forecaster.observe_pruned(
-            originals, [FileResult("float32", 0.8, 0.06), FileResult("int8", 0.7, 0.045)], 0.5
-        )
-    (_, cost), (_, int8_cost) = forecaster.predict_pruned(originals, 0.2, 0.25)
+        forecaster.observe_pruned("a", originals, [FileResult("float32", 0.8, 0.06)], 0.5)
+    (_, cost), (_, int8_cost) = forecaster.predict_pruned("a", originals, 0.2, 0.25)
     assert cost == pytest.approx(0.1 * (0.25 + 0.2 * 0.75), rel=0.01)
-    assert int8_cost == pytest.approx(0.05 * (0.25 + 0.8 * 0.75), rel=0.01)
+    assert int8_cost == pytest.approx(cost / 2)
+    # another model knows nothing of it
+    assert forecaster.predict_pruned("b", originals, 0.2, 0.5)[0][1] == pytest.approx(0.065)
     # MACs are what they are
     exact = Forecaster(("float32",), counts_macs=True)
-    assert exact.predict_pruned([FileResult("float32", 0.9, 4e6)], 0.2, 0.5) == [(0.2, 2e6)]
+    assert exact.predict_pruned("a", [FileResult("float32", 0.9, 4e6)], 0.2, 0.5) == [(0.2, 2e6)]
 
 
 def test_fine_tuning_is_learned_from_pairs() -> None:
@@ -107,6 +106,17 @@ def test_fine_tuning_is_learned_from_pairs() -> None:
     error, spread = forecaster.predict_tuned(0.9, 1.0, None)
     assert error == pytest.approx(0.1 * math.exp(0.1), rel=0.01)
     assert spread < 0.04
+
+
+def test_fine_tuning_is_not_forecast_to_do_harm() -> None:
+    """Small models that lost much say little about large ones that lost nothing when pruned."""
+    forecaster = Forecaster(("float32",))
+    for _ in range(10):
+        forecaster.tuned.observe((1.0, 2.0, 1.0), 1.5)
+    error, _ = forecaster.predict_tuned(0.9, 2.0, 0.2)
+    assert error == pytest.approx(0.1 * math.exp(0.2))
+    # what is not pruned yet has no such limit
+    assert forecaster.predict_tuned(0.9, 2.0, None)[0] > 0.1 * math.exp(1)
 
 
 def test_ratios_means_and_ranks() -> None:

@@ -160,6 +160,17 @@ def test_a_model_is_trained_further_before_it_is_pruned_where_time_is_left() -> 
     assert continued
 
 
+def test_the_most_accurate_model_is_pruned_first() -> None:
+    """Whether to shrink it or to train small ones is found out before anything else is tried."""
+    ended = [(step, result) for _, step, result, _ in simulate(make_scheduler(), World())]
+    kinds = [step.kind for step, _ in ended]
+    first = kinds.index(PRUNE)
+    assert kinds[FIRST_TRIALS : first + 1] == [EXPORT, CONTINUE, EXPORT, PRUNE]
+    trials = [result for _, result in ended[:FIRST_TRIALS]]
+    best = max(trials, key=lambda item: item.sizes[0].quality).model
+    assert {step.model for step, _ in ended[FIRST_TRIALS : first + 1]} == {best}
+
+
 def test_the_front_is_of_files_that_no_other_beats() -> None:
     scheduler = make_scheduler()
     for _ in simulate(scheduler, World()):
