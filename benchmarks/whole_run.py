@@ -143,7 +143,7 @@ def files_of(result: dict[str, Any], case: str) -> str | None:
         ])  # fmt: skip
     head = ["file", "test accuracy", "MACs, by seed", "gzipped, by seed",
             "latency, first seed", "old/new time"]  # fmt: skip
-    return table(head, rows)
+    return table(head, rows) if rows else None
 
 
 def shipped(result: dict[str, Any], case: str) -> str | None:
