@@ -181,7 +181,8 @@ def summarize_schedule(folder: Path) -> dict[str, Any]:
     log = ScheduleLog(folder / "run")
     if not log.path.exists():
         return {}
-    scheduler = Scheduler(("float32", "int8"), 0.1, 1, 1.0)
+    # it decides nothing here, so that its epochs and seconds do not matter
+    scheduler = Scheduler(("float32", "int8"), chance=0.1, epochs=1, seconds=1.0)
     log.replay(scheduler)
     sizes = {(name, share) for name, share, _ in scheduler.list_front()}
     models = {name for name, _ in sizes}
@@ -191,11 +192,13 @@ def summarize_schedule(folder: Path) -> dict[str, Any]:
         if step.quality is not None and result.sizes:
             found["forecast"].append(step.quality)
             found["result"].append(result.sizes[0].quality)
+        is_useful = result.model in models
+        if step.kind == PRUNE:
+            is_useful = result.model in pruned
+        elif step.kind == TUNE:
+            is_useful = (result.model, step.share) in sizes
         found["seconds"] += result.seconds
-        if {
-            PRUNE: result.model in pruned, TUNE: (result.model, step.share) in sizes
-        }.get(step.kind, result.model in models):  # fmt: skip
-            found["useful_seconds"] += result.seconds
+        found["useful_seconds"] += result.seconds if is_useful else 0.0
     return found
 
 
@@ -276,7 +279,7 @@ def front(result: dict[str, Any]) -> str:
     return table(head, rows)
 
 
-def forecasts(result: dict[str, Any]) -> str | None:
+def list_forecasts(result: dict[str, Any]) -> str | None:
     """Return the table of forecasts and their results in each seed's run with a budget."""
     rows = []
     for seed, ways in result["seeds"].items():
@@ -297,7 +300,7 @@ def forecasts(result: dict[str, Any]) -> str | None:
 
 
 BENCHMARK = Benchmark(
-    "run_front", __doc__, measure, {"front": front, "forecasts": forecasts}, arguments,
+    "run_front", __doc__, measure, {"front": front, "forecasts": list_forecasts}, arguments,
     resumable=True, grows=("seeds",),
 )  # fmt: skip
 

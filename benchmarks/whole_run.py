@@ -146,7 +146,7 @@ def files_of(result: dict[str, Any], case: str) -> str | None:
     return table(head, rows) if rows else None
 
 
-def shipped(result: dict[str, Any], case: str) -> str | None:
+def list_shipped_files(result: dict[str, Any], case: str) -> str | None:
     """Return the table of the files that ship, by seed."""
     rows = [
         [key.rpartition(" ")[2], file["file"], f"{100 * file['test']:.2f} %",
@@ -166,7 +166,7 @@ BENCHMARK = Benchmark(
     {
         "runs": runs,
         "demo": lambda result: files_of(result, "demo"),
-        "demo_ships": lambda result: shipped(result, "demo"),
+        "demo_ships": lambda result: list_shipped_files(result, "demo"),
         "fashion": lambda result: files_of(result, "fashion"),
     },
     arguments,

@@ -23,6 +23,7 @@ from compress.core.memory_budget import use_budget
 from compress.data.adapters import infer_name
 from compress.data.dataset import share_dataset
 from compress.model.io import load_model
+from compress.plan import OPTIMIZERS
 from compress.plan.conversion import format_value
 from compress.plan.fields import build_command_words, fill_open_fields, from_nested
 from compress.plan.keywords import Keywords
@@ -42,7 +43,7 @@ from search.engines.jobs import compress_front, search_front, train_front
 from search.engines.scheduled_jobs import limit_timing, run_scheduled
 from search.engines.worker import WORKERS_LOCK
 from search.plan import RUN, RUN_SEARCH, FinalOptions, SearchPlan
-from search.plan.search import DEFAULT_OBJECTIVES, SearchOptions
+from search.plan.search import DEFAULT_OBJECTIVES
 from search.plugins import ENGINES, SAMPLERS
 from search.report import SearchReport, load_report, render
 from search.study.checks import (
@@ -242,7 +243,7 @@ def restore_plan(plan: SearchPlan, folder: SearchFolder) -> SearchPlan:
             plan = replace(plan, search=replace(plan.search, objectives=stored.search.objectives))
         if plan.goal.budget is not None:
             epochs = min(epochs, stored.search.epochs)
-            if optimizers == SearchOptions().optimizers:
+            if optimizers == OPTIMIZERS:
                 optimizers = stored.search.optimizers
             examples = plan.finetune.epoch_examples or stored.finetune.epoch_examples
             plan = replace(plan, finetune=replace(plan.finetune, epoch_examples=examples))

@@ -40,7 +40,7 @@ TRIAL_SHARE, LEAST_TRIAL_SECONDS, TRAINING_SHARE = 0.2, 30.0, 0.75
 """Time limit of a trial: a share of the time for all steps, but at least these seconds; and the
 share of it after which its training ends, so that what was trained so far counts."""
 CONTINUED_SLACK = 1.25
-"""Time limit of a training that goes on, over its expected time."""
+"""Time limit of further training, over its expected time."""
 REPORT_SECONDS, REPORT_SHARE = 60.0, 0.02
 """Shortest time between two reports of an unfinished run, and their largest share of the time."""
 

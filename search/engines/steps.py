@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from compress.exporting.files import get_file_path
 from compress.measure.latency import Entry, time_entries
 from compress.model.copies import convert_to_float32
 from compress.model.io import load_model, save_model
-from compress.plan import TrainSettings
 from compress.plan.shrink import ShrinkPlan, ShrinkTraining
 from compress.plan.target import Target
 from compress.shrinking.candidate import Candidate, ShrinkFolder
@@ -26,11 +25,11 @@ from compress.shrinking.candidate_builder import CandidateBuilder, create_builde
 from compress.shrinking.compression_job import LoadedTeachers, RunContext, prepare_job
 from compress.shrinking.final_evaluation import record_files
 from compress.shrinking.planner import TimeBudget, build_planner
-from compress.train import train
 from search.plan import SearchPlan
-from search.scheduler.scheduler import CONTINUE, EXPORT, PRUNE, SHARES, TUNE
+from search.scheduler.scheduler import CONTINUE, EXPORT, PRUNE, SHARES, TUNE, SizeResult
 from search.study import optimizers
 from search.study.directory import SearchFolder
+from search.study.retrain import train_further
 
 RECORD = "record"
 """The last step of a model: its files are evaluated on test data and recorded."""
@@ -94,7 +93,7 @@ class StepRunner:
         began = time.monotonic()
         kind, reference = job["step"], job["reference"]
         if kind == CONTINUE:
-            return self._continue(job["name"], job["epochs"], job["training_seconds"])
+            return self._train_further(job["name"], job["epochs"], job["training_seconds"])
         builder = self._open_builder(job)
         if kind == RECORD:
             self._record(builder, job, began)
@@ -138,8 +137,8 @@ class StepRunner:
                 self._load_teachers(teachers),
                 tuple(job.get("told", ())),
             )
-            is_continued = file.parent == self._folder.final
-            work = f"{name}-continued" if is_continued else name
+            # files of a candidate before and after its further training stay apart
+            work = f"{name}-continued" if file.parent == self._folder.final else name
             folder = ShrinkFolder(self._folder.path / "shrunk" / work)
             self._builder = key, create_builder(prepared, folder, is_exclusive=False)
         return self._builder[1]
@@ -161,50 +160,24 @@ class StepRunner:
         if not is_record:  # a goal of MACs needs no times of layers
             goal = replace(plan.goal, macs=Target(SHARES[0], relative=True))
             plan = replace(plan, goal=goal)
-        settings = self._read_settings(name)
-        if settings is None or not self._plan.rewinds_training:
+        candidate = self._folder.read_candidate(name)
+        if candidate is None or not self._plan.rewinds_training:
             return plan
+        trial = optuna.trial.FixedTrial(candidate.choices)
+        settings = optimizers.sample_settings(trial, self._plan, self._data)
         return replace(plan, finetune=ShrinkTraining(**vars(settings)))
 
-    def _read_settings(self, name: str) -> TrainSettings | None:
-        """Return the settings with which a candidate was trained; None: it has no record."""
+    def _train_further(self, name: str, epochs: int, seconds: float) -> dict[str, Any]:
+        """Train a candidate further; there is no size if it became no better."""
         candidate = self._folder.read_candidate(name)
-        if candidate is None:
-            return None
-        trial = optuna.trial.FixedTrial(candidate.choices)
-        return optimizers.sample_settings(trial, self._plan, self._data)
-
-    def _continue(self, name: str, epochs: int, seconds: float) -> dict[str, Any]:
-        """Train a candidate further, with its schedule from the beginning; keep it if better.
-
-        Args:
-            name: Id of the candidate.
-            epochs: Number of epochs.
-            seconds: Time limit.
-        """
-        self._folder.get_shipped_path(name)  # another machine fetches the model
-        model, settings = load_model(self._folder.get_model_path(name)), self._read_settings(name)
-        candidate, metric = self._folder.read_candidate(name), self._plan.search.objectives[0]
-        assert settings, "trials write a record"
-        assert candidate
-        result = train(
-            model,
-            self._data,
-            replace(settings, epochs=epochs),
-            device=self._device,
-            seed=candidate.seed,
-            select_by=metric,
-            seconds=seconds,
-            on_epoch=lambda epoch, epochs, _: self._on_progress(
-                f"{name}: epoch {epoch}/{epochs} more", epoch / epochs
-            ),
-        )
-        trained = sum(asdict(record).get("share", 1.0) for record in result.history)
-        if not result.val[metric] > candidate.val[metric]:
-            return {"sizes": [], "epochs": trained}
-        save_model(convert_to_float32(model), self._folder.final / f"{name}.keras")
-        size = {"share": 1.0, "quality": result.val[metric], "macs": float(candidate.macs or 1)}
-        return {"sizes": [{**size, "files": []}], "epochs": trained}
+        assert candidate is not None, "steps are of candidates on disk"
+        trained, quality = train_further(
+            candidate, self._data, self._plan, self._folder, self._device, self._on_progress,
+            epochs, seconds,
+        )  # fmt: skip
+        macs = float(candidate.macs or 1)
+        sizes = [] if quality is None else [SizeResult(1.0, quality, macs).to_json()]
+        return {"sizes": sizes, "epochs": trained}
 
     def _prune(
         self, builder: CandidateBuilder, name: str, reference: list[Any] | None

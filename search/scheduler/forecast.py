@@ -189,14 +189,14 @@ class Forecaster:
         log_ratio = min(limit, self.tuned.predict((1.0, halvings, repaired)))
         return max(1 - quality, LEAST_ERROR) * math.exp(log_ratio), spread
 
-    def observe_pruned(
+    def observe_pruning(
         self,
         model: str,
         originals: Sequence[FileResult],
         files: Sequence[FileResult],
         share: float,
     ) -> None:
-        """Learn from the files of a pruned model what pruning saves.
+        """Add the costs of a pruned model's files to the observations.
 
         Args:
             model: Name of the model that was pruned.
@@ -244,7 +244,7 @@ class Forecaster:
             points.append((self._predict_error(name, error), cost * math.exp(cost_ratio)))
         return points
 
-    def predict_pruned(
+    def predict_pruned_files(
         self, model: str, originals: Sequence[FileResult], error: float, share: float
     ) -> list[Point]:
         """Predict the error and the cost of a pruned model's files.
@@ -321,15 +321,14 @@ class FrontScale:
         return measure_hypervolume(self.scale(points), (0.0, 0.0))
 
     def measure_gain(
-        self, front: Sequence[Point], error: float, spread: float, files: Sequence[Point]
+        self, front: Sequence[Point], files: Sequence[Point], spread: float = 0.0
     ) -> float:
         """Return the expected gain of a model's files over a front.
 
         Args:
             front: The files that exist, or will.
-            error: Predicted error of the model's float file.
-            spread: Standard deviation of the log of the error.
-            files: Predicted points of the model's files at this error.
+            files: Predicted points of the model's files.
+            spread: Standard deviation of the log of their common factor of error.
         """
         before = self.measure(front)
         gain = 0.0

@@ -1,6 +1,6 @@
 """Scheduler of a run with a time budget: which step makes the front of files grow most per second.
 
-A step trains another candidate, exports a trained one, goes on training it, prunes it to several
+A step trains another candidate, exports a trained one, trains it further, prunes it to several
 sizes (reconstructed, not trained), or fine-tunes one of these. The scheduler forecasts the files
 that each possible step leads to, and takes the one with the largest expected gain of hypervolume
 per second. It learns from the outcome of every step. It reads no clock and draws nothing: the same
@@ -60,7 +60,7 @@ class Step(Record):
         kind: "trial", "export", "continue", "prune" or "tune".
         model: Id of the candidate; "" for a trial, which makes one.
         share: Share of the candidate's MACs that is fine-tuned; 1: nothing is removed.
-        epochs: Epochs of the training that goes on, or of the fine-tuning; 0: there is none.
+        epochs: Epochs of the further training, or of the fine-tuning; 0: there is none.
         teacher: Id of the candidate that is the teacher; "": none.
         begun: Seconds of the run when it began.
         seconds: Expected duration, with that of steps that it needs to pay off.
@@ -203,7 +203,6 @@ class Scheduler:
         self._forecaster = Forecaster(self.formats, self.counts_macs)
         self._durations: dict[str, list[float]] = {TRIAL: [], EXPORT: [], PRUNE: []}
         self._factors: list[float] = []
-        self._trials = 0
         self._count = 0
 
     def choose(self, elapsed: float, *, may_search: bool = True) -> Step | None:
@@ -214,10 +213,12 @@ class Scheduler:
             may_search: Whether another trial may begin.
         """
         left = self.seconds - elapsed
-        trial = self._forecast_trial()
-        trials = self._trials + sum(step.kind == TRIAL for step in self.running)
-        # nothing is known before the first trial, so that it is tried in any case
-        steps = [trial] if may_search and (not trials or trial.seconds <= left) else []
+        trials = self._count_trials()
+        steps = []
+        if may_search:
+            trial = self._forecast_trial(trials)
+            # nothing is known before the first trial, so that it is tried in any case
+            steps = [trial] if not trials or trial.seconds <= left else []
         is_searched = trials >= FIRST_TRIALS or elapsed >= FIRST_SHARE * self.seconds
         if not may_search or is_searched:
             steps += self._list_steps(left)
@@ -229,17 +230,15 @@ class Scheduler:
         if not steps:
             return None
         # whether to shrink a large model or to train small ones is found out by shrinking the best
-        most_accurate = max(self.models.values(), key=lambda model: model.quality, default=None)
-        urgent = [
-            step
-            for step in steps
-            if most_accurate and step.model == most_accurate.name and step.kind in (EXPORT, PRUNE)
-        ]
-        best = self._continue_first(max(urgent or steps, key=lambda step: step.rate), left)
-        best = replace(best, number=self._count, begun=elapsed)
+        best = self._find_most_accurate()
+        urgent = [step for step in steps if step.model == best and step.kind in (EXPORT, PRUNE)]
+        chosen = max(urgent or steps, key=lambda step: step.rate)
+        if chosen.kind in (PRUNE, TUNE):
+            chosen = self._train_further_first(chosen, left)
+        chosen = replace(chosen, number=self._count, begun=elapsed)
         self._count += 1
-        self.running.append(best)
-        return best
+        self.running.append(chosen)
+        return chosen
 
     def add_trial(self, elapsed: float) -> Step:
         """Begin a trial that was not chosen here, such as one of an earlier process."""
@@ -266,7 +265,7 @@ class Scheduler:
 
         Returns:
             The gain of hypervolume that its files brought; for a trial, which has no file yet, the
-            forecast gain.
+            forecast gain; 0 for further training.
         """
         self.cancel(step)
         gain = self._learn(step, result)
@@ -337,27 +336,34 @@ class Scheduler:
 
     def _predict_original(self, model: ScheduledModel) -> list[Point]:
         """Return the files of an unpruned model, or their forecast."""
-        if model.original is not None and model.is_exported:
-            return [(1 - item.quality, item.cost) for item in model.original.files]
-        if model.original is not None and model.original.files:
-            return self._forecaster.predict_pruned(
-                model.name, model.original.files, 1 - model.quality, 1.0
+        if model.original is None:
+            return self._forecaster.predict_files(
+                1 - model.quality, self._forecaster.predict_cost(model.macs)
             )
-        return self._forecaster.predict_files(
-            1 - model.quality, self._forecaster.predict_cost(model.macs)
+        if model.is_exported:
+            return [(1 - item.quality, item.cost) for item in model.original.files]
+        return self._forecaster.predict_pruned_files(  # the same files, of another quality
+            model.name, model.original.files, 1 - model.quality, 1.0
         )
 
-    def _continue_first(self, step: Step, left: float) -> Step:
-        """Return the training that goes on before a first step with a model, or the step itself."""
-        if step.kind not in (PRUNE, TUNE):
-            return step
+    def _count_trials(self) -> int:
+        """Return the number of trials that ended or are running."""
+        steps = [*self.running, *(step for step, _, _ in self.ended)]
+        return sum(step.kind == TRIAL for step in steps)
+
+    def _find_most_accurate(self) -> str | None:
+        """Return the id of the model with the best metric; None: there is no model."""
+        return max(self.models, key=lambda name: self.models[name].quality, default=None)
+
+    def _train_further_first(self, step: Step, left: float) -> Step:
+        """Return the further training of a model before its first other step, or that step."""
         model = self.models[step.model]
         fitting = CONTINUED_SHARE * left / max(model.epoch_seconds, 1e-9)
         epochs = int(min(fitting, CONTINUED_EPOCHS * self.epochs))
         if model.is_continued or model.sizes or epochs < max(1, LEAST_EPOCHS * self.epochs):
             return step
-        seconds = epochs * model.epoch_seconds
-        return Step(0, CONTINUE, model.name, epochs=epochs, seconds=seconds, gain=step.gain)
+        # what it gains is seen in the files of the steps that follow
+        return Step(0, CONTINUE, model.name, epochs=epochs, seconds=epochs * model.epoch_seconds)
 
     def _predict_size(
         self, model: ScheduledModel, share: float
@@ -375,7 +381,7 @@ class Scheduler:
         error, spread = self._forecaster.predict_tuned(model.quality, halvings, repaired)
         originals = () if model.original is None else model.original.files
         if originals:
-            points = self._forecaster.predict_pruned(
+            points = self._forecaster.predict_pruned_files(
                 model.name, originals, error, macs / model.macs
             )
         else:
@@ -412,14 +418,14 @@ class Scheduler:
         )
         export_seconds = self.estimate_seconds(EXPORT)
         busy = {(step.kind, step.model, step.share) for step in self.running}
-        best = max(self.models.values(), key=lambda model: model.quality).name
+        best = self._find_most_accurate() or ""
         for model in self.models.values():
             if model.is_finished or (CONTINUE, model.name, 1.0) in busy:
                 continue
             if not model.is_exported:
                 if (EXPORT, model.name, 1.0) not in busy and export_seconds <= left:
                     points = self._predict_original(model)
-                    gain = scale.measure_gain(expected, points[0][0], 0.0, points)
+                    gain = scale.measure_gain(expected, points)
                     yield Step(0, EXPORT, model.name, seconds=export_seconds, gain=gain)
                 continue
             is_pruning = (PRUNE, model.name, 1.0) in busy
@@ -451,7 +457,7 @@ class Scheduler:
                         epochs if is_known else 0,
                         best if is_known else "",
                         seconds=before + epochs * epoch_seconds,
-                        gain=scale.measure_gain(potential, error, spread, points),
+                        gain=scale.measure_gain(potential, points, spread),
                         quality=1 - error if is_known else None,
                     )
                 )
@@ -460,35 +466,37 @@ class Scheduler:
             if prunings:
                 yield max(prunings, key=lambda step: step.rate)
 
-    def _forecast_trial(self) -> Step:
+    def _forecast_trial(self, trials: int) -> Step:
         """Forecast the gain of another trial: what the trials before would add to all the others.
 
         The largest of these gains does not count. It may be luck or the space's baseline, and the
         others are measured against it, as the next trial will be.
+
+        Args:
+            trials: Number of trials that ended or are running.
         """
         seconds = self.estimate_seconds(TRIAL) + self.estimate_seconds(EXPORT)
-        running = sum(step.kind == TRIAL for step in self.running)
-        if not self.models:
-            return Step(0, TRIAL, seconds=seconds, gain=1.0 / (self._trials + running + 1))
-        scale = self._build_scale()
-        own = {
-            name: [(1 - item.quality, item.cost) for _, item in model.list_files()]
-            or self._predict_original(model)
-            for name, model in self.models.items()
-        }
-        front = scale.reduce([point for points in own.values() for point in points])
-        gains = []
-        for name, model in self.models.items():
-            if not set(own[name]) & set(front):
-                continue
-            others = [point for other in own if other != name for point in own[other]]
-            points = self._predict_original(model)
-            gains.append(scale.measure_gain(others, points[0][0], 0.0, points))
-        best = max(self.models.values(), key=lambda model: model.quality)
-        better = [(TRIAL_PRIOR * error, cost) for error, cost in self._predict_original(best)]
-        prior = scale.measure_gain(front, better[0][0], 0.0, better)
-        total = prior + sum(sorted(gains)[:-1])
-        return Step(0, TRIAL, seconds=seconds, gain=total / (self._trials + running + 1))
+        best = self._find_most_accurate()
+        total = 1.0
+        if best is not None:
+            scale = self._build_scale()
+            files = {
+                name: [(1 - item.quality, item.cost) for _, item in model.list_files()]
+                or self._predict_original(model)
+                for name, model in self.models.items()
+            }
+            front = scale.reduce([point for own in files.values() for point in own])
+            gains = []
+            for name, model in self.models.items():
+                if not set(front).isdisjoint(files[name]):  # all the others add nothing
+                    others = [point for other in files if other != name for point in files[other]]
+                    gains.append(scale.measure_gain(others, self._predict_original(model)))
+            better = [
+                (TRIAL_PRIOR * error, cost)
+                for error, cost in self._predict_original(self.models[best])
+            ]
+            total = scale.measure_gain(front, better) + sum(sorted(gains)[:-1])
+        return Step(0, TRIAL, seconds=seconds, gain=total / (trials + 1))
 
     def _learn(self, step: Step, result: StepResult) -> float:
         if step.kind in self._durations:
@@ -514,7 +522,7 @@ class Scheduler:
             self._forecaster.repaired.observe(
                 (math.log2(model.macs / size.macs),), compute_log_ratio(size.quality, model.quality)
             )
-            self._observe_pruned(model, size)
+            self._observe_pruning(model, size)
         if step.kind == PRUNE:
             model.is_pruned = True
         if step.kind == TUNE:
@@ -525,7 +533,6 @@ class Scheduler:
 
     def _add_model(self, result: StepResult) -> float:
         """Add the model of a trial, and return the gain of its forecast files."""
-        self._trials += 1
         gain = 0.0
         if result.sizes:
             (size,) = result.sizes
@@ -537,17 +544,17 @@ class Scheduler:
             ]
             self.models[model.name] = model
             points = self._predict_original(model)
-            gain = self._build_scale().measure_gain(before, points[0][0], 0.0, points)
+            gain = self._build_scale().measure_gain(before, points)
         return gain
 
-    def _observe_pruned(self, model: ScheduledModel, size: SizeResult) -> None:
+    def _observe_pruning(self, model: ScheduledModel, size: SizeResult) -> None:
         originals = () if model.original is None else model.original.files
-        self._forecaster.observe_pruned(model.name, originals, size.files, size.macs / model.macs)
+        self._forecaster.observe_pruning(model.name, originals, size.files, size.macs / model.macs)
 
     def _learn_tuning(self, model: ScheduledModel, step: Step, result: StepResult) -> None:
         (size,) = result.sizes
         if step.share < 1:
-            self._observe_pruned(model, size)
+            self._observe_pruning(model, size)
         old = model.sizes.get(step.share)
         repaired = 0.0 if old is None else compute_log_ratio(old.result.quality, model.quality)
         self._forecaster.tuned.observe(

@@ -17,6 +17,7 @@ import optuna
 from compress.core.device import setup_device
 from compress.core.errors import InputError
 from compress.data import Dataset, load_data
+from compress.plan import OPTIMIZERS
 from compress.run.directory import LOG
 from compress.run.held_out import check_choices
 from compress.shrinking.compression_job import CoupledModel, check_by_models, iterate_checks
@@ -24,7 +25,6 @@ from compress.shrinking.job_runner import check_against_data, check_held_out_tea
 from compress.train import train
 from compress.train.dataset_loading import prepare_dataset, with_metric
 from search.plan import SearchPlan
-from search.plan.search import SearchOptions
 from search.spaces.describe import measure_costs
 from search.study.costs import NAMES, Costs, find_excesses, get_limits
 from search.study.directory import SearchFolder
@@ -126,12 +126,11 @@ def check_limits(plan: SearchPlan, data: Dataset) -> None:
 
 
 def fit_training(plan: SearchPlan, data: Dataset, workers: int, threads: int) -> SearchPlan:
-    """Return a plan whose trials fit into its time budget: of fewer epochs, or of smaller ones.
-
-    Where few trials fit, they have one optimizer, if none is named.
+    """Return a plan whose trials fit into its time budget.
 
     A first part of the budget must be enough for some trials of average size. The space's baseline
-    is trained for a few steps to find out how long they take.
+    is trained for a few steps to find out how long they take. Trials get fewer epochs, then fewer
+    examples an epoch. Where few trials fit, all have one optimizer, unless the plan names some.
 
     Args:
         plan: The plan, with a budget.
@@ -171,9 +170,7 @@ def fit_training(plan: SearchPlan, data: Dataset, workers: int, threads: int) ->
             finetune = replace(finetune, epoch_examples=fewer)
             changes = [f"trials have one epoch of {fewer:,} of {len(data.train):,} examples"]
     trial_seconds = compilation + AVERAGE_SIZE * epoch_seconds * plan.search.epochs
-    if available < OPTIMIZER_TRIALS * trial_seconds and (
-        search.optimizers == SearchOptions().optimizers
-    ):
+    if available < OPTIMIZER_TRIALS * trial_seconds and search.optimizers == OPTIMIZERS:
         search = replace(search, optimizers=(build_baseline(plan, data)["optimizer"],))
         changes.append(f"trials have the optimizer {search.optimizers[0]}")
     if changes:

@@ -1,4 +1,4 @@
-"""Final trainings of the front after the search, and the decision to remove channels.
+"""Further and final trainings of candidates, and the decision to remove channels.
 
 Removing channels only pays if the model itself, rather than the fixed cost of an inference call,
 takes most of the time.
@@ -25,7 +25,7 @@ from compress.measure import formatting
 from compress.measure.latency import Entry, time_entries
 from compress.measure.latency_record import Latency
 from compress.model.copies import convert_to_float32
-from compress.model.io import save_model
+from compress.model.io import load_model, save_model
 from compress.plan.target import Target
 from compress.prune.channels import check_channels, prune_channels
 from compress.run.records import Record, read_record
@@ -107,6 +107,64 @@ def train_final(
     folder.write_final(record)
     checkpoint.unlink(missing_ok=True)
     return record
+
+
+def train_further(
+    candidate: Candidate,
+    data: Dataset,
+    plan: SearchPlan,
+    folder: SearchFolder,
+    device: Device,
+    on_progress: Callable[[str, float], None],
+    epochs: int,
+    seconds: float,
+) -> tuple[float, float | None]:
+    """Train a candidate's model from its weights, with its schedule from the beginning.
+
+    A better model becomes the candidate's final `.keras` file. The candidate's own file stays.
+
+    Args:
+        candidate: The candidate, with a model on disk.
+        data: The data; the test part is not read.
+        plan: The plan of the run.
+        folder: Folder of the run.
+        device: Device of the training.
+        on_progress: Callback for progress, called with (text, share).
+        epochs: Number of epochs, at least 1.
+        seconds: Time limit, at which the training ends within an epoch.
+
+    Returns:
+        The number of epochs, a part of one included, and the validation value of the first
+        objective; None if it is no better than before.
+
+    Raises:
+        TrainingDiverged: The loss is not finite or far above that of guessing.
+
+    Reference:
+        Loshchilov and Hutter 2017, "SGDR: Stochastic Gradient Descent with Warm Restarts": one
+        restart, and only of what is about to be pruned.
+    """
+    name, metric = candidate.id, plan.search.objectives[0]
+    folder.get_shipped_path(name)  # a worker on another machine fetches the model
+    model = load_model(folder.get_model_path(name))
+    trial = optuna.trial.FixedTrial(candidate.choices)
+    result = train(
+        model,
+        data,
+        replace(optimizers.sample_settings(trial, plan, data), epochs=epochs),
+        device=device,
+        seed=candidate.seed,
+        select_by=metric,
+        seconds=seconds,
+        on_epoch=lambda epoch, epochs, _: on_progress(
+            f"{name}: epoch {epoch}/{epochs} of further training", epoch / epochs
+        ),
+    )
+    trained = sum(record.share for record in result.history)
+    if not result.val[metric] > candidate.val[metric]:
+        return trained, None
+    save_model(convert_to_float32(model), folder.final / f"{name}.keras")
+    return trained, result.val[metric]
 
 
 def promote_final(model: str, folder: SearchFolder) -> None:

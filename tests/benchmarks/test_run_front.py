@@ -96,9 +96,9 @@ def test_forecasts_are_shown_beside_their_results(tmp_path: Path) -> None:
         "forecast": [0.84, 0.86], "result": [0.85, 0.83], "seconds": 52.0,
         "useful_seconds": 20.0 + 4 + 5 + 6,
     }  # fmt: skip
-    told = run_front.forecasts({"seeds": {"0": {"budget": {"schedule": found}}}})
+    told = run_front.list_forecasts({"seeds": {"0": {"budget": {"schedule": found}}}})
     assert told is not None
     assert "-1.00 pp" in told
     assert "2.00 pp" in told
     assert "35 of 52 s" in told
-    assert run_front.forecasts({"seeds": {"0": {"budget": {}}}}) is None
+    assert run_front.list_forecasts({"seeds": {"0": {"budget": {}}}}) is None

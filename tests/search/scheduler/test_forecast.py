@@ -44,13 +44,13 @@ def test_the_box_of_the_hypervolume() -> None:
     assert scale.measure([(0.31, 4.0)]) == 0
     assert scale.measure([]) == 0
     # another of 0.15 at 2 ms adds a strip of log(2)
-    gain = scale.measure_gain([(0.15, 4.0)], 0.15, 0.0, [(0.15, 2.0)])
+    gain = scale.measure_gain([(0.15, 4.0)], [(0.15, 2.0)])
     assert gain == pytest.approx(0.5 * math.log(2))
     # a file that is expected to be no better gains only if its error is smaller than expected
-    assert scale.measure_gain([(0.15, 4.0)], 0.15, 0.0, [(0.15, 4.0)]) == pytest.approx(0)
+    assert scale.measure_gain([(0.15, 4.0)], [(0.15, 4.0)]) == pytest.approx(0)
     better = 0.15 * math.exp(-0.1 * math.sqrt(3))
     by_hand = (0.15 - better) / 0.3 * math.log(4) / 6
-    found = scale.measure_gain([(0.15, 4.0)], 0.15, 0.1, [(0.15, 4.0)])
+    found = scale.measure_gain([(0.15, 4.0)], [(0.15, 4.0)], 0.1)
     assert found == pytest.approx(by_hand)
 
 
@@ -74,20 +74,24 @@ def test_costs_of_pruned_files_are_learned_from_those_of_the_same_model() -> Non
     originals = [FileResult("float32", 0.9, 0.1), FileResult("int8", 0.88, 0.05)]
     forecaster = Forecaster(("float32", "int8"))
     # before any is known 0.3 of the cost stays: 0.3 + 0.7 x 0.5
-    (error, cost), (int8_error, int8_cost) = forecaster.predict_pruned("a", originals, 0.2, 0.5)
+    (error, cost), (int8_error, int8_cost) = forecaster.predict_pruned_files(
+        "a", originals, 0.2, 0.5
+    )
     assert (error, int8_error) == pytest.approx((0.2, 0.2 * math.exp(0.05)))
     assert (cost, int8_cost) == pytest.approx((0.065, 0.0325))
     # half of the MACs leave 0.6 of the float file's cost, which is an overhead of 0.2
     for _ in range(40):
-        forecaster.observe_pruned("a", originals, [FileResult("float32", 0.8, 0.06)], 0.5)
-    (_, cost), (_, int8_cost) = forecaster.predict_pruned("a", originals, 0.2, 0.25)
+        forecaster.observe_pruning("a", originals, [FileResult("float32", 0.8, 0.06)], 0.5)
+    (_, cost), (_, int8_cost) = forecaster.predict_pruned_files("a", originals, 0.2, 0.25)
     assert cost == pytest.approx(0.1 * (0.25 + 0.2 * 0.75), rel=0.01)
     assert int8_cost == pytest.approx(cost / 2)
     # another model knows nothing of it
-    assert forecaster.predict_pruned("b", originals, 0.2, 0.5)[0][1] == pytest.approx(0.065)
+    assert forecaster.predict_pruned_files("b", originals, 0.2, 0.5)[0][1] == pytest.approx(0.065)
     # MACs are what they are
     exact = Forecaster(("float32",), counts_macs=True)
-    assert exact.predict_pruned("a", [FileResult("float32", 0.9, 4e6)], 0.2, 0.5) == [(0.2, 2e6)]
+    assert exact.predict_pruned_files("a", [FileResult("float32", 0.9, 4e6)], 0.2, 0.5) == [
+        (0.2, 2e6)
+    ]
 
 
 def test_fine_tuning_is_learned_from_pairs() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from search.spaces import SPACES
 from search.study import optimizers
 from search.study.directory import FinalTraining, SearchFolder
 from search.study.objective import evaluate_trial
-from search.study.retrain import promote_final, train_final
+from search.study.retrain import promote_final, train_final, train_further
 from tests.contracts.space import ask
 
 
@@ -52,6 +53,38 @@ def test_a_training_repeats_the_candidates(digits: Dataset, cpu: Device, tmp_pat
     assert folder.get_shipped_path("0000") == folder.final / "0000.keras"
     shipped = folder.get_shipped_path("0000").read_bytes()
     assert shipped == (folder.final / "0000-final0.keras").read_bytes()
+
+
+def test_a_better_model_of_further_training_is_kept(
+    digits: Dataset, cpu: Device, tmp_path: Path
+) -> None:
+    plan, folder = made(tmp_path / "run", budget="10m")
+    choices = {**SPACES["mlp"].baseline(digits), **optimizers.build_baseline(plan, digits)}
+    candidate = evaluate_trial(ask(0, choices), digits, plan, folder, cpu, silent)
+    before = folder.get_model_path("0000").read_bytes()
+
+    # no model is better than one that is right everywhere
+    perfect = replace(candidate, val={"accuracy": 1.0})
+    assert train_further(perfect, digits, plan, folder, cpu, silent, 1, 60.0) == (1.0, None)
+    assert folder.get_shipped_path("0000") == folder.get_model_path("0000")
+
+    epochs, quality = train_further(candidate, digits, plan, folder, cpu, silent, 4, 60.0)
+    assert epochs == 4
+    assert quality is not None
+    assert quality > candidate.val["accuracy"]
+    model = load_model(folder.get_shipped_path("0000"))
+    predicted = predict_logits(model, digits, "val").argmax(-1)
+    assert quality == pytest.approx((predicted == digits.val.y).mean())
+    assert folder.get_model_path("0000").read_bytes() == before
+
+    # it begins with the candidate's weights: an epoch from new ones leads less far; a time limit
+    # ends it long before the fourth epoch
+    poor = replace(candidate, val={"accuracy": 0.0})
+    epochs, quality = train_further(poor, digits, plan, folder, cpu, silent, 4, 0.0)
+    assert 0 < epochs <= 1
+    one, other = made(tmp_path / "one", final_epochs=1)
+    assert quality is not None
+    assert quality > train_final(candidate, digits, one, other, cpu, silent).val["accuracy"] + 0.02
 
 
 def record(model: str, accuracy: float) -> FinalTraining:
