@@ -15,7 +15,7 @@ CORE := $(addprefix tests/compress/, core/test_linux.py core/test_parent_watch.p
 .PHONY: demo test test-slow test-lowest test-313 check docs settings bench clean
 
 demo: $(READY)
-	$(BIN)/paretune run --data digits --budget 75s --out runs/demo
+	$(BIN)/paretune run --data digits --budget 85s --out runs/demo
 
 # tests of one file stay together: they share fixtures; several workers with a thread for every core each take 1.4
 # times as long, because idle threads spin
