@@ -83,7 +83,7 @@ def work() -> None:
     parser.add_argument("--end", type=float, required=True)
     parser.add_argument("--worker", type=int, default=0)
     given = parser.parse_args()
-    from compress.plan.fields import from_flat
+    from compress.plan.nesting import from_flat
 
     plan = from_flat(SearchPlan, {"storage": given.storage, "sampler": given.sampler})
     data = load_data(DataOptions("digits"), seed=0)

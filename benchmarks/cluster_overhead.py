@@ -35,7 +35,7 @@ import numpy as np
 
 from benchmarks._common import Benchmark, table
 from benchmarks._stored import ROOT, Stored
-from compress.plan.fields import from_flat
+from compress.plan.nesting import from_flat
 from search.plan.search import DEFAULT_SAMPLER
 
 STORAGES = {

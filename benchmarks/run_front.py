@@ -41,7 +41,8 @@ from compress.core.atomic_files import read_json
 from compress.core.pareto import measure_hypervolume
 from search.scheduler.forecast import compute_rank_correlation
 from search.scheduler.log import ScheduleLog
-from search.scheduler.scheduler import PRUNE, TUNE, Scheduler
+from search.scheduler.records import PRUNE, TUNE
+from search.scheduler.scheduler import Scheduler
 
 WAYS = ("budget", "before", "hand", "shrink", "search")
 LOWEST, REFERENCE = np.array([-1.0, -3.0]), np.array([-0.5, 1.0])

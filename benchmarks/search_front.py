@@ -99,7 +99,7 @@ def plain(seed: int, minutes: float, file: Path, same_first: bool, space: str) -
     from benchmarks.resnet20 import load_small
     from compress.core.device import setup_device, silence_tensorflow
     from compress.measure import count_macs
-    from compress.plan.fields import from_nested
+    from compress.plan.nesting import from_nested
     from compress.train.objective import build_optimizer
     from search.plan import SearchPlan
     from search.study import optimizers

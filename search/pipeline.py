@@ -25,8 +25,8 @@ from compress.data.dataset import share_dataset
 from compress.model.io import load_model
 from compress.plan import OPTIMIZERS
 from compress.plan.conversion import format_value
-from compress.plan.fields import build_command_words, fill_open_fields, from_nested
 from compress.plan.keywords import Keywords
+from compress.plan.nesting import build_command_words, fill_open_fields, from_nested
 from compress.run.directory import LOG, run_in_own_folder
 from compress.run.origin import write_data_record, write_examples
 from compress.shrinking.compression_job import load_teachers

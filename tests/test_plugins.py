@@ -18,7 +18,7 @@ from compress.core.errors import InputError
 from compress.core.module_loading import build_module_environment
 from compress.plan import ChannelOptions, DistillOptions, Plan
 from compress.plan.bench import BenchPlan
-from compress.plan.fields import from_flat, to_nested
+from compress.plan.nesting import from_flat, to_nested
 from compress.prune.channels.rules import _base as rules
 from search import plugins as search_plugins
 from search.cli import app

@@ -20,7 +20,7 @@ from compress.core.quantities import format_threads
 from compress.core.summary import DisplayableResult, Summary, truncate_end
 from compress.measure import Latency, formatting
 from compress.plan.bench import BenchPlan
-from compress.plan.fields import to_nested
+from compress.plan.nesting import to_nested
 from compress.report.plot import render_png
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from compress.distillation.teachers import (
 from compress.model.heads import check_head
 from compress.model.keras_internals import list_layers
 from compress.plan import DistillOptions, TrainSettings
-from compress.plan.fields import to_nested
+from compress.plan.nesting import to_nested
 from compress.plugins import LOGIT_LOSSES
 from compress.train import Batch, LabelObjective
 from compress.train.predict import Predictor

@@ -13,14 +13,8 @@ from typing import Any, TypeVar
 from compress.core.errors import InputError, build_removed_name_error
 from compress.plan import Plan, WeightOptions
 from compress.plan.bench import BenchPlan
-from compress.plan.fields import (
-    FORMER_NAMES,
-    PlanField,
-    RemovedOption,
-    build_unknown_option_error,
-    list_plan_fields,
-    list_removed_options,
-)
+from compress.plan.fields import PlanField, RemovedOption, list_plan_fields, list_removed_options
+from compress.plan.nesting import FORMER_NAMES, build_unknown_option_error
 from compress.plan.shrink import ShrinkPlan
 
 SectionT = TypeVar("SectionT")

@@ -8,13 +8,8 @@ from typing import Any, ClassVar
 from compress.core.quantities import format_number
 from compress.plan import ChannelOptions, Plan, TrainSettings, WeightOptions
 from compress.plan.conversion import ConvertedField, OptionalPath
-from compress.plan.fields import (
-    list_plan_fields,
-    option,
-    read_field,
-    require,
-    validate_fields,
-)
+from compress.plan.fields import list_plan_fields, option, require, validate_fields
+from compress.plan.nesting import read_field
 from compress.plan.output import MIXED, ONNX_FORMATS, QAT
 from compress.plan.target import SizeTarget, Target, TimeTarget
 

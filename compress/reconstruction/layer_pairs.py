@@ -13,14 +13,8 @@ from compress.core.lazy_modules import keras
 from compress.core.memory_budget import get_current_budget
 from compress.model.program import Node
 from compress.reconstruction.attention import AttentionMatch
-from compress.reconstruction.gauss_newton import (
-    MAX_STEPS,
-    KernelPair,
-    PairPath,
-    PairSample,
-    PairWeights,
-    solve_pair,
-)
+from compress.reconstruction.gauss_newton import MAX_STEPS, solve_pair
+from compress.reconstruction.kernel_pair import KernelPair, PairPath, PairSample, PairWeights
 from compress.reconstruction.kernel_parts import Array, KernelPart
 from compress.reconstruction.linear_paths import (
     Graph,

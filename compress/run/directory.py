@@ -24,7 +24,7 @@ from compress.core.atomic_files import (
 from compress.core.credentials import hide_json_passwords
 from compress.core.errors import InputError, to_one_line
 from compress.plan import Plan
-from compress.plan.fields import from_nested, list_forbidden_changes, to_nested
+from compress.plan.nesting import from_nested, list_forbidden_changes, to_nested
 from compress.plugins import MAIN_RUNTIME, RUNTIMES
 from compress.run.compressed_model import CompressedModel, read_compressed_model
 from compress.run.records import FORMAT, PlanRecord, drop_validation_keys

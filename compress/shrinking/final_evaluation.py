@@ -28,6 +28,7 @@ from compress.run.origin import read_training
 from compress.shrinking.candidate import Candidate
 from compress.shrinking.compression import save_graphs, write_decisions
 from compress.shrinking.estimates import read_device_error
+from compress.shrinking.file_choice import Measurements, RemoteTimes, choose_file
 from compress.shrinking.file_evaluation import (
     Variant,
     assign_baseline,
@@ -36,13 +37,7 @@ from compress.shrinking.file_evaluation import (
     measure_stage,
     restore_exported,
 )
-from compress.shrinking.goals import (
-    Measurements,
-    MetricConstraint,
-    RemoteTimes,
-    choose_file,
-    format_goals,
-)
+from compress.shrinking.goals import MetricConstraint, format_goals
 from compress.shrinking.planner import Planner
 from compress.shrinking.prune_and_train import FineTuner, quantize_and_evaluate
 from compress.shrinking.ship import write_ship_folder

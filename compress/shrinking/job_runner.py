@@ -36,7 +36,8 @@ from compress.model.io import as_model, load_model, save_model
 from compress.model.keras_internals import hash_weights
 from compress.model.rebuild import as_graph
 from compress.plan import Plan
-from compress.plan.fields import build_command_words, list_plan_fields, read_field
+from compress.plan.fields import list_plan_fields
+from compress.plan.nesting import build_command_words, read_field
 from compress.plugins import LOGS, RUNTIMES
 from compress.prune.channels import check_channels
 from compress.prune.channels.criteria import CRITERIA

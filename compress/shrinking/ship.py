@@ -26,7 +26,7 @@ from compress.measure.runtimes import prepare_session
 from compress.model.io import load_model, save_model
 from compress.model.ports import flatten_inputs, list_input_names
 from compress.run.compressed_model import Artifact
-from compress.shrinking.goals import Measurements
+from compress.shrinking.file_choice import Measurements
 
 if TYPE_CHECKING:
     import keras

@@ -17,8 +17,8 @@ from compress.core.summary import DisplayableResult, OnProgress, Summary, ignore
 from compress.measure.verdict import Outcome
 from compress.model.copies import convert_to_float32
 from compress.model.io import load_model, save_model
-from compress.plan.fields import from_nested
 from compress.plan.keywords import SHRINK
+from compress.plan.nesting import from_nested
 from compress.plan.shrink import ShrinkPlan
 from compress.prune.channels.selection.target import check_feasible
 from compress.run.compressed_model import CompressedModel
@@ -30,8 +30,9 @@ from compress.shrinking.compression_job import CompressionJob
 from compress.shrinking.estimates import load_device_times
 from compress.shrinking.final_evaluation import finish_shrink, record_files
 from compress.shrinking.job_runner import UserData, run_on_model
-from compress.shrinking.planner import TimeBudget, build_planner
+from compress.shrinking.planner import build_planner
 from compress.shrinking.recipes import read_recipe, save_recipe
+from compress.shrinking.time_budget import TimeBudget
 
 if TYPE_CHECKING:
     import keras

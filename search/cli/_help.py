@@ -17,7 +17,8 @@ from compress.core.errors import (
     build_removed_name_error,
     build_unknown_name_error,
 )
-from compress.plan.fields import FORMER_NAMES, RemovedOption, list_removed_options
+from compress.plan.fields import RemovedOption, list_removed_options
+from compress.plan.nesting import FORMER_NAMES
 from compress.plan.shrink import ShrinkPlan
 from search.cli._console import print_error
 from search.plan import SearchPlan

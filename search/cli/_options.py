@@ -17,14 +17,8 @@ from compress.data.tasks import list_metrics
 from compress.plan import Plan
 from compress.plan.bench import BenchPlan, InputShape
 from compress.plan.conversion import split_optional
-from compress.plan.fields import (
-    PlanField,
-    from_nested,
-    list_plan_fields,
-    merge_nested,
-    nest_options,
-    replace_former_paths,
-)
+from compress.plan.fields import PlanField, list_plan_fields
+from compress.plan.nesting import from_nested, merge_nested, nest_options, replace_former_paths
 from compress.plan.shrink import explain_bare_latencies
 from compress.plugins import SOURCES, TASKS
 from search.cli._console import OUTPUT_MODE, OutputMode, print_note, report_errors

@@ -19,7 +19,7 @@ from compress.data import Dataset, Preprocessing, load_data
 from compress.data.dataset import open_shared_dataset
 from compress.model.io import load_model
 from compress.plan import Plan
-from compress.plan.fields import from_nested
+from compress.plan.nesting import from_nested
 from compress.plan.shrink import ShrinkPlan
 from compress.shrinking.candidate import ShrinkFolder
 from compress.shrinking.candidate_builder import CandidateBuilder, create_builder

@@ -17,16 +17,8 @@ from search.engines.pool import Pool
 from search.engines.steps import RECORD, name_size
 from search.plan import SearchPlan
 from search.scheduler.log import ScheduleLog, describe_schedule
-from search.scheduler.scheduler import (
-    CONTINUE,
-    EXPORT,
-    TRIAL,
-    TUNE,
-    Scheduler,
-    SizeResult,
-    Step,
-    StepResult,
-)
+from search.scheduler.records import CONTINUE, EXPORT, TRIAL, TUNE, SizeResult, Step, StepResult
+from search.scheduler.scheduler import Scheduler
 from search.study import study as studies
 from search.study.directory import COMPLETE, Candidate, SearchFolder
 

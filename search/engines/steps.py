@@ -24,9 +24,11 @@ from compress.shrinking.candidate import Candidate, ShrinkFolder
 from compress.shrinking.candidate_builder import CandidateBuilder, create_builder
 from compress.shrinking.compression_job import LoadedTeachers, RunContext, prepare_job
 from compress.shrinking.final_evaluation import record_files
-from compress.shrinking.planner import TimeBudget, build_planner
+from compress.shrinking.planner import build_planner
+from compress.shrinking.time_budget import TimeBudget
 from search.plan import SearchPlan
-from search.scheduler.scheduler import CONTINUE, EXPORT, PRUNE, SHARES, TUNE, SizeResult
+from search.scheduler.records import CONTINUE, EXPORT, PRUNE, TUNE, SizeResult
+from search.scheduler.scheduler import SHARES
 from search.study import optimizers
 from search.study.directory import SearchFolder
 from search.study.retrain import train_further

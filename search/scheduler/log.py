@@ -12,7 +12,8 @@ from typing import Any
 
 from compress.core.errors import InputError
 from search.scheduler.forecast import compute_rank_correlation
-from search.scheduler.scheduler import Scheduler, Step, StepResult
+from search.scheduler.records import Step, StepResult
+from search.scheduler.scheduler import Scheduler
 
 EndedStep = tuple[Step, StepResult, float]
 """A step with its result and the gain of hypervolume that it brought."""

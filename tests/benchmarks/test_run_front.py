@@ -15,7 +15,7 @@ from benchmarks.peers import front_net
 from compress.measure import count_macs
 from search.scheduler.forecast import FileResult
 from search.scheduler.log import ScheduleLog
-from search.scheduler.scheduler import EXPORT, PRUNE, TRIAL, TUNE, SizeResult, Step, StepResult
+from search.scheduler.records import EXPORT, PRUNE, TRIAL, TUNE, SizeResult, Step, StepResult
 
 
 def test_the_hypervolume_is_a_share_of_the_box() -> None:

@@ -241,7 +241,7 @@ def paths(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
 
 def plans(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
     """TOML plans: types swapped, deep brackets, endless numbers, NUL, unicode, damage."""
-    from compress.plan.fields import to_nested
+    from compress.plan.nesting import to_nested
     from search.plan import SearchPlan
 
     how = int(rng.integers(8))

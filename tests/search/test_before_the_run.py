@@ -14,7 +14,7 @@ from compress.core.device import Device
 from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.plan import Plan
-from compress.plan.fields import from_flat
+from compress.plan.nesting import from_flat
 from compress.shrinking.compression_job import CoupledModel, fit_plan
 from search import pipeline
 from search.cli import app

@@ -10,7 +10,7 @@ import pytest
 
 from compress.core.errors import RunFailed
 from compress.core.memory_budget import MemoryBudget
-from compress.plan.fields import from_flat
+from compress.plan.nesting import from_flat
 from search.engines import Display, WorkerRequest, local
 from search.engines.jobs import SearchJobs, create_compress_jobs, explain_no_training
 from search.pipeline import build_default_folder

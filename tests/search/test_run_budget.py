@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from compress.core.atomic_files import write_json
-from compress.plan.fields import from_flat, list_forbidden_changes
+from compress.plan.nesting import from_flat, list_forbidden_changes
 from compress.report.html import build_title
 from search.engines import Display
 from search.engines.scheduled_jobs import ScheduledJobs

@@ -13,7 +13,7 @@ import pytest
 
 from compress.core.errors import InputError, RunFailed, TrainingDiverged
 from compress.data import Dataset
-from compress.plan.fields import from_flat
+from compress.plan.nesting import from_flat
 from compress.plan.shrink import ShrinkPlan
 from compress.shrinking.candidate import REPAIRED, TRAINED, Candidate, ShrinkFolder
 from compress.shrinking.shrink import ShrinkResult, shrink

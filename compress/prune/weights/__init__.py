@@ -23,8 +23,8 @@ from compress.model.copies import copy_model
 from compress.model.io import as_model
 from compress.model.keras_internals import list_named_weights
 from compress.plan import Plan, TrainSettings, WeightOptions
-from compress.plan.fields import from_nested, to_nested
 from compress.plan.keywords import PRUNE_WEIGHTS
+from compress.plan.nesting import from_nested, to_nested
 from compress.prune.weights.pruner import WeightPruner
 from compress.prune.weights.schedules import build_schedule, compute_update_times
 from compress.prune.weights.targets import (

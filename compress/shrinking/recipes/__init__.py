@@ -11,7 +11,8 @@ from typing import Any
 from compress.core.atomic_files import read_file, write_text
 from compress.core.errors import InputError, build_unknown_name_error, to_one_line
 from compress.plan.conversion import to_plain
-from compress.plan.fields import list_plan_fields, read_field
+from compress.plan.fields import list_plan_fields
+from compress.plan.nesting import read_field
 from compress.plan.shrink import ShrinkPlan
 
 FOLDER = Path(__file__).parent
@@ -33,7 +34,7 @@ def read_recipe(name: str | Path) -> dict[str, Any]:
         name: Name of a built-in recipe, or path of a TOML file.
 
     Returns:
-        Nested sections of a plan, as `compress.plan.fields.from_nested` takes them.
+        Nested sections of a plan, as `compress.plan.nesting.from_nested` takes them.
 
     Raises:
         InputError: The recipe does not exist, is not valid TOML, or contains options of one model.

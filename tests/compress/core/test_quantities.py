@@ -16,8 +16,9 @@ from compress.data import Dataset, Preprocessing, Split
 from compress.data.tasks import MultiClass
 from compress.plan import ChannelOptions, LatencyOptions, Plan, Target, TrainSettings
 from compress.plan.bench import BenchPlan
-from compress.plan.fields import from_flat, from_nested, list_plan_fields, read_field, to_nested
+from compress.plan.fields import list_plan_fields
 from compress.plan.keywords import SHRINK
+from compress.plan.nesting import from_flat, from_nested, read_field, to_nested
 from compress.plan.shrink import GoalOptions, ShrinkPlan
 from compress.plan.target import SizeTarget, TimeTarget
 from search.cli._options import create_plan_command

@@ -19,7 +19,7 @@ from compress.core.errors import InputError
 from compress.core.memory_budget import require_memory
 from compress.data import DataOptions, Dataset, load_data
 from compress.plan import Plan
-from compress.plan.fields import from_flat
+from compress.plan.nesting import from_flat
 from compress.train.dataset_loading import as_dataset
 
 HEIGHT, WIDTH = 3, 5

@@ -12,7 +12,7 @@ import compress
 from compress.core.errors import InputError
 from compress.data import DataOptions, Dataset, load_data
 from compress.plan import Plan
-from compress.plan.fields import from_flat, to_nested
+from compress.plan.nesting import from_flat, to_nested
 from compress.run.directory import RunFolder
 from compress.run.held_out import check_held_out
 from compress.run.origin import write_data_record, write_examples

@@ -22,7 +22,7 @@ from compress.data import DataOptions, Dataset, load_data
 from compress.data.adapters import build_labelled_dataset
 from compress.data.label_inference import Head, Heads
 from compress.plan import Plan
-from compress.plan.fields import from_flat, to_nested
+from compress.plan.nesting import from_flat, to_nested
 from compress.train.dataset_loading import as_dataset
 from tests.same import same_arrays
 

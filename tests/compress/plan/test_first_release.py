@@ -11,12 +11,11 @@ import pytest
 
 from compress.core.errors import InputError
 from compress.plan import Plan
-from compress.plan.fields import (
+from compress.plan.fields import list_plan_fields, list_removed_options
+from compress.plan.nesting import (
     from_flat,
     from_nested,
     list_forbidden_changes,
-    list_plan_fields,
-    list_removed_options,
     merge_nested,
     nest_options,
 )

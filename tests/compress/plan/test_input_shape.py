@@ -8,7 +8,7 @@ import pytest
 
 from compress.core.errors import InputError
 from compress.plan.bench import BenchPlan, InputShape, unwrap_input_shape
-from compress.plan.fields import build_command_words, from_nested, to_nested
+from compress.plan.nesting import build_command_words, from_nested, to_nested
 
 BOTH = {"image": (96, 96, 3), "table": (12,)}
 

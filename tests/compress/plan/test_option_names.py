@@ -10,7 +10,8 @@ import pytest
 import paretune as pt
 from compress.plan import Plan
 from compress.plan.bench import BenchPlan
-from compress.plan.fields import FORMER_NAMES, PlanField, from_flat, list_plan_fields
+from compress.plan.fields import PlanField, list_plan_fields
+from compress.plan.nesting import FORMER_NAMES, from_flat
 from compress.plan.shrink import ShrinkPlan
 from search.plan import SearchPlan
 from tests.search.cli.test_help import invoked

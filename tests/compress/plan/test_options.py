@@ -10,7 +10,7 @@ import pytest
 from compress.core.errors import InputError
 from compress.plan import AUTO, DistillOptions, Plan, TeacherChoice, TrainSettings
 from compress.plan.conversion import join_items, split_items
-from compress.plan.fields import (
+from compress.plan.nesting import (
     build_command_words,
     from_flat,
     from_nested,

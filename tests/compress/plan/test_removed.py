@@ -10,7 +10,8 @@ import pytest
 
 import paretune as pt
 from compress.plan import DistillOptions, Plan, WeightOptions
-from compress.plan.fields import from_flat, from_nested, list_plan_fields, list_removed_options
+from compress.plan.fields import list_plan_fields, list_removed_options
+from compress.plan.nesting import from_flat, from_nested
 from compress.plan.shrink import ShrinkPlan
 from search.plan import SearchPlan
 from search.study.directory import SearchFolder

@@ -8,7 +8,7 @@ import pytest
 
 import paretune as pt
 from compress.core.errors import InputError
-from compress.plan.fields import build_command_words, from_flat, from_nested, to_nested
+from compress.plan.nesting import build_command_words, from_flat, from_nested, to_nested
 from compress.plan.shrink import GoalOptions, ShrinkPlan
 from search.plan import RUN, SearchPlan
 

@@ -35,7 +35,7 @@ from compress.plan import (
 )
 from compress.plan.bench import BenchPlan, InputShape
 from compress.plan.conversion import TextValue
-from compress.plan.fields import (
+from compress.plan.nesting import (
     build_command_words,
     from_flat,
     from_nested,

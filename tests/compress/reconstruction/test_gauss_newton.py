@@ -14,7 +14,7 @@ from compress.model.program import flatten_program
 from compress.model.recording import record_program
 from compress.prune.channels import prune_channels
 from compress.reconstruction import gauss_newton, layer_pairs, repair, sums
-from compress.reconstruction.gauss_newton import KernelPair, PairSample, PairWeights
+from compress.reconstruction.kernel_pair import KernelPair, PairSample, PairWeights
 from compress.reconstruction.kernel_parts import build_parts
 from compress.reconstruction.layer_pairs import trace_between
 from compress.reconstruction.linear_paths import Graph

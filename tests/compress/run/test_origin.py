@@ -13,7 +13,7 @@ import pytest
 from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import InputError
 from compress.data import Dataset, Preprocessing, Split, load_data
-from compress.plan.fields import from_flat, to_nested
+from compress.plan.nesting import from_flat, to_nested
 from compress.report import load_report as compress_report
 from compress.run.compressed_model import CompressedModel
 from compress.run.held_out import check_choices, check_held_out, check_scaling

@@ -13,7 +13,7 @@ import pytest
 from compress.core.atomic_files import list_complete_files
 from compress.core.errors import InputError
 from compress.plan import Plan
-from compress.plan.fields import from_flat
+from compress.plan.nesting import from_flat
 from compress.run.directory import LOG, RunFolder
 from search.plan import SearchPlan
 from search.study.directory import Candidate, SearchFolder

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from compress.core.errors import FeasibleError, ParetuneError, TrainingDiverged
-from compress.plan.fields import from_flat
+from compress.plan.nesting import from_flat
 from compress.plan.shrink import ShrinkPlan
 from compress.shrinking.candidate import REPAIRED, TRAINED, Candidate
 from compress.shrinking.goals import MetricConstraint
-from compress.shrinking.planner import Planner, TimeBudget
+from compress.shrinking.planner import Planner
+from compress.shrinking.time_budget import TimeBudget
 from compress.shrinking.variations import RECIPE, Variation
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from compress.core.errors import RunFailed
 from compress.plan import ChannelOptions
-from compress.plan.fields import from_flat
+from compress.plan.nesting import from_flat
 from compress.plan.shrink import ShrinkPlan
 from compress.prune.channels.analysis import analyze_coupling
 from compress.shrinking.estimates import CostEstimates

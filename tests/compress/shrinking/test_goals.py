@@ -16,12 +16,9 @@ from compress.measure.verdict import MET, MISSED, WITHIN_NOISE
 from compress.plan.shrink import GoalOptions, ShrinkPlan
 from compress.run.compressed_model import Artifact
 from compress.shrinking.candidate import OriginalFiles
+from compress.shrinking.file_choice import FileChoice, Measurements, RemoteTimes, choose_file
 from compress.shrinking.goals import (
-    FileChoice,
-    Measurements,
     MetricConstraint,
-    RemoteTimes,
-    choose_file,
     compute_cost_limits,
     format_cost,
     format_goals,
@@ -164,7 +161,7 @@ def test_bad_goals_name_themselves(values: dict[str, Any], named: str) -> None:
 
 
 def test_what_contradicts_a_goal_is_refused() -> None:
-    from compress.plan.fields import from_flat
+    from compress.plan.nesting import from_flat
 
     for flat, named in (
         ({"channels": "0.5x"}, "channels"),

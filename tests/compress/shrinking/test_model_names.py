@@ -13,7 +13,7 @@ from compress.core.summary import ignore_progress
 from compress.data import Dataset
 from compress.model.io import load_model
 from compress.plan import Plan
-from compress.plan.fields import from_flat
+from compress.plan.nesting import from_flat
 from compress.prune.channels import prune_channels
 from compress.report import render_report
 from compress.run.compressed_model import CompressedModel

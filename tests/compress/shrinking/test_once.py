@@ -13,7 +13,7 @@ from compress import compress_model
 from compress.core.device import Device
 from compress.data import Dataset
 from compress.plan import Plan
-from compress.plan.fields import from_flat
+from compress.plan.nesting import from_flat
 from compress.prune.channels import analysis, pruning
 from compress.run.directory import RunFolder
 from compress.shrinking import compression, prune_and_train

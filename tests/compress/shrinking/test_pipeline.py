@@ -16,7 +16,7 @@ from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.model.io import save_model
 from compress.plan import Plan, TrainSettings
-from compress.plan.fields import from_flat
+from compress.plan.nesting import from_flat
 from compress.train import train
 from compress.train.dataset_loading import load_for_model
 from tests.compress.exporting.tflite import zeros_in

@@ -15,7 +15,7 @@ from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.model.io import save_model
 from compress.plan import Plan, TrainSettings
-from compress.plan.fields import from_flat
+from compress.plan.nesting import from_flat
 from compress.train import train
 from tests.same import same_arrays
 

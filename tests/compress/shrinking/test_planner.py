@@ -14,7 +14,8 @@ from compress.core.errors import FeasibleError, InputError, RunFailed, TrainingD
 from compress.shrinking.candidate import REPAIRED, TRAINED, Candidate
 from compress.shrinking.candidate_builder import CandidateBuilder
 from compress.shrinking.goals import OutOfReach
-from compress.shrinking.planner import FRONT, Planner, TimeBudget
+from compress.shrinking.planner import FRONT, Planner
+from compress.shrinking.time_budget import TimeBudget
 from compress.shrinking.variations import BEHIND, FINISHING, Variation, VariationSampler
 from tests.compress.shrinking.pretended import Builder, planner
 

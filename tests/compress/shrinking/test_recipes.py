@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from compress.core.errors import InputError
-from compress.plan.fields import from_flat, from_nested
+from compress.plan.nesting import from_flat, from_nested
 from compress.plan.shrink import ShrinkPlan
 from compress.shrinking.recipes import list_recipes, read_recipe, save_recipe
 from compress.shrinking.shrink import shrink

@@ -184,7 +184,7 @@ def test_help_names_every_option_and_its_default(tmp_path: Path) -> None:
 
 
 def test_a_plan_file_and_options_over_it(tmp_path: Path) -> None:
-    from compress.plan.fields import from_nested, merge_nested, nest_options
+    from compress.plan.nesting import from_nested, merge_nested, nest_options
     from search.plan import SearchPlan
 
     (tmp_path / "p.toml").write_text("seed = 4\n[search]\ntrials = 3\nepochs = 9\n")

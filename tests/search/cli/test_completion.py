@@ -12,7 +12,8 @@ import pytest
 from compress.core.errors import InputError
 from compress.core.module_loading import build_module_environment
 from compress.plan.bench import BenchPlan
-from compress.plan.fields import from_flat, list_plan_fields
+from compress.plan.fields import list_plan_fields
+from compress.plan.nesting import from_flat
 from compress.plugins import CRITERIA
 from search.cli._options import create_completer, find_word_lister
 from search.plan import SearchPlan

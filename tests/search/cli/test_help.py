@@ -12,7 +12,8 @@ from typer.testing import CliRunner, Result
 from compress._version import __version__
 from compress.plan import Plan
 from compress.plan.bench import BenchPlan
-from compress.plan.fields import build_command_words, from_flat, list_plan_fields
+from compress.plan.fields import list_plan_fields
+from compress.plan.nesting import build_command_words, from_flat
 from compress.plan.shrink import ShrinkPlan
 from search.cli import app, bench, run
 from search.cli._help import JOBS, SECTIONS, SYNONYMS

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from compress.plan.fields import from_flat
+from compress.plan.nesting import from_flat
 from search.engines import PoolSettings, WorkerRequest, WorkerSpec
 from search.plan import SearchPlan
 from search.study.directory import SearchFolder

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from compress.plan.fields import from_flat
+from compress.plan.nesting import from_flat
 from search.engines import MAX_LOST, NODE_LOST, Display
 from search.engines.jobs import create_compress_jobs, create_final_jobs
 from search.plan import SearchPlan

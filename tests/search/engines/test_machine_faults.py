@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 
 from compress.core.errors import InputError, RunFailed
 from compress.core.faults import MEMORY, SPACE, convert_faults, find_fault
-from compress.plan.fields import from_flat
+from compress.plan.nesting import from_flat
 from compress.run.directory import LOG
 from search.engines import KILLED, Display
 from search.engines.jobs import SearchJobs

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from compress.core.errors import InputError, MissingDependency
-from compress.plan.fields import from_flat
+from compress.plan.nesting import from_flat
 from search import pipeline
 from search.engines.ray.engine import _check_address, _count_fitting_workers
 from search.plan import SearchPlan

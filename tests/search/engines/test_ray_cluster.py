@@ -24,7 +24,7 @@ import pytest
 from optuna.trial import TrialState
 
 from benchmarks.cluster_overhead import Server
-from compress.plan.fields import from_flat
+from compress.plan.nesting import from_flat
 from search.plan import SearchPlan
 from search.study.directory import SearchFolder
 from search.study.storage import build_study_name, open_storage

@@ -19,7 +19,8 @@ from compress.core.errors import InputError
 from compress.core.statistics import compare_examples, compare_shares
 from compress.report.live.charts import COST, QUALITY, Axis
 from compress.run.compressed_model import write_example_values
-from search.report.compare import CostRange, compare_fronts, load_runs, write_comparison
+from search.report.compare import load_runs, write_comparison
+from search.report.front_comparison import CostRange, compare_fronts
 from search.study.directory import SearchFolder
 from tests.compress.report.test_report import folder  # noqa: F401
 from tests.search.test_run import paretune

@@ -13,19 +13,17 @@ import pytest
 
 from search.scheduler.forecast import FileResult
 from search.scheduler.log import EndedStep, ScheduleLog, describe_schedule
-from search.scheduler.scheduler import (
+from search.scheduler.records import (
     CONTINUE,
     EXPORT,
-    FIRST_TRIALS,
     PRUNE,
-    SHARES,
     TRIAL,
     TUNE,
-    Scheduler,
     SizeResult,
     Step,
     StepResult,
 )
+from search.scheduler.scheduler import FIRST_TRIALS, SHARES, Scheduler
 
 FORMATS = ("float32", "int8")
 

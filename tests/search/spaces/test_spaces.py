@@ -9,7 +9,7 @@ import pytest
 from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.measure import count_macs
-from compress.plan.fields import from_flat
+from compress.plan.nesting import from_flat
 from search.plan import SearchPlan
 from search.spaces import SPACES, PythonSpace, Space, resolve_space
 from search.spaces.cnn import CNN

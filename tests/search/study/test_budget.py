@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from compress.core.errors import InputError
 from compress.core.pareto import measure_hypervolume
-from compress.plan.fields import from_flat
+from compress.plan.nesting import from_flat
 from search.plan import SearchPlan
 from search.study.directory import Candidate, SearchFolder
 from search.study.front import GROWTH, Budget, compute_losses, measure_progress, sort_by_end

@@ -13,7 +13,7 @@ import pytest
 from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.exporting.litert import export_litert
-from compress.plan.fields import from_flat
+from compress.plan.nesting import from_flat
 from search.plan import SearchOptions, SearchPlan
 from search.study import costs
 from search.study.checks import check_limits

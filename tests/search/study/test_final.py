@@ -11,7 +11,7 @@ from compress import load_model
 from compress.core.device import Device
 from compress.core.errors import InputError
 from compress.data import Dataset
-from compress.plan.fields import from_flat
+from compress.plan.nesting import from_flat
 from compress.train.predict import predict_logits
 from search.engines import Display
 from search.engines.jobs import create_final_jobs

@@ -12,7 +12,7 @@ import pytest
 from compress import load_model
 from compress.core.device import Device
 from compress.data import Dataset, Preprocessing, Split
-from compress.plan.fields import from_flat
+from compress.plan.nesting import from_flat
 from compress.train import loop
 from compress.train.predict import predict_logits
 from search.plan import SearchPlan

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from compress.core import credentials
 from compress.core.errors import InputError, RunFailed
-from compress.plan.fields import build_command_words, from_flat
+from compress.plan.nesting import build_command_words, from_flat
 from search.cli import app
 from search.engines.local import LocalPool
 from search.pipeline import _format_commands

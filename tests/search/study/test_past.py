@@ -16,7 +16,7 @@ from compress.data import Dataset
 from compress.distillation.teachers import Teachers
 from compress.model.io import save_model
 from compress.plan import Plan, TrainSettings
-from compress.plan.fields import from_flat
+from compress.plan.nesting import from_flat
 from compress.run.origin import find_origin, write_data_record, write_examples
 from compress.shrinking.compression_job import load_teacher
 from compress.train import train

@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 
 from compress.core.errors import InputError, RunFailed
 from compress.data import Dataset
-from compress.plan.fields import from_flat
+from compress.plan.nesting import from_flat
 from compress.run.directory import LOG
 from search.engines.run_jobs import SearchWorker
 from search.optuna_internals import FIXED_PARAMS_ATTR, set_study_attr

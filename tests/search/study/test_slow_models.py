@@ -12,7 +12,7 @@ from compress import exporting
 from compress.core.errors import InputError, RunFailed
 from compress.data import load_data
 from compress.measure.latency_record import Latency
-from compress.plan.fields import build_command_words, from_flat
+from compress.plan.nesting import build_command_words, from_flat
 from compress.shrinking.compression_job import CoupledModel
 from search.plan import SearchPlan
 from search.study import retrain

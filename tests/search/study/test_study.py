@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 
 from compress.core.errors import InputError
 from compress.data import Dataset
-from compress.plan.fields import from_flat
+from compress.plan.nesting import from_flat
 from search.plan import SearchPlan
 from search.spaces import SPACES, resolve_space
 from search.study import optimizers

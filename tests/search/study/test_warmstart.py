@@ -14,7 +14,7 @@ import pytest
 from compress.core.atomic_files import write_json
 from compress.core.errors import InputError
 from compress.data import Dataset, Preprocessing, Split, load_data
-from compress.plan.fields import from_flat
+from compress.plan.nesting import from_flat
 from search.plan import SearchPlan
 from search.study import study as studies
 from search.study.directory import Candidate, SearchFolder

@@ -26,14 +26,13 @@ from compress.measure.latency_table.measurement import DEFAULT_ERROR, Convert
 from compress.measure.latency_table.prediction import complete_table
 from compress.measure.latency_table.record import cache_table, load_cached_table
 from compress.prune.channels.selection.allowed_counts import AllowedCounts, Counts
-from compress.prune.channels.selection.latency_model import (
+from compress.prune.channels.selection.call_grid import (
     CallGrid,
-    LatencyModel,
-    LatencySurface,
     TimedUnit,
     find_full_axis,
     select_places,
 )
+from compress.prune.channels.selection.latency_model import LatencyModel, LatencySurface
 from compress.prune.channels.surgery import build_pruned_model
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import pytest
 
 from compress.core.errors import InputError, MissingDependency
 from compress.plan import Plan
-from compress.plan.fields import from_flat
+from compress.plan.nesting import from_flat
 from compress.plugins import LOGS
 from compress.run.directory import RunFolder
 from compress.run.logs import EPOCHS_FILE, EpochSource, Event, FileSource, append_epoch, following
