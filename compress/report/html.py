@@ -156,7 +156,8 @@ def _build_head(report: Report) -> dict[str, Any]:
         "fields": list_fields(report, selection.to_ship) if report.rows else (),
         "warnings": format_agreement_warnings(report),
         "tiles": [
-            (split_interval(figure), label)
+            # a unit stays beside its number
+            (split_interval(figure.replace(" ", "\u00a0", 1)), label)
             for figure, label in (
                 _list_tiles(report, selection.to_ship) if selection.to_ship else ()
             )

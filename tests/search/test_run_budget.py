@@ -209,7 +209,7 @@ def test_a_trial_that_the_log_does_not_have_is_learned_once(tmp_path: Path) -> N
     ("options", "title"),
     [
         ({}, "paretune run: digits, 1 trial"),
-        ({"budget": "2m"}, "paretune run: digits, budget 120 s, 1 trial"),
+        ({"budget": "2m"}, "paretune run: digits, 2 min, 1 trial"),
     ],
 )
 def test_the_title_tells_the_extent(options: dict[str, Any], title: str, tmp_path: Path) -> None:

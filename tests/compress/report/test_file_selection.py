@@ -88,7 +88,7 @@ def test_validation_chooses_and_test_judges(tmp_path: Path) -> None:
     page = (folder.path / "report.html").read_text("utf-8")
     tiles = page[page.index('class="tiles"') : page.index("<h2>")]
     # of the shipped file: 0.93 of 360 in Wilson's closed form is [0.8989, 0.9521]
-    assert "93.00 %<small> [89.89, 95.21]</small>" in tiles
+    assert "93.00\u00a0%<small> [89.89, 95.21]</small>" in tiles
     assert "test accuracy of m-p80.float32, 94.00 % before, 360 examples" in tiles
     assert tiles.count('class="tile"') == 3
     assert "m.int8" not in tiles
