@@ -52,6 +52,8 @@ MAX_WIDTH = 120
 """Maximum number of columns of a result screen, because longer lines are hard to read."""
 MAX_SHOWN = 16
 """Maximum number of workers with a progress bar, so that the bars fit on a screen."""
+MAX_UPDATES = 100
+"""Number of changes of a bar from which on every second one is forgotten."""
 
 
 @contextmanager
@@ -257,7 +259,7 @@ class Elapsed(TimeElapsedColumn):
 class TimeLeft(ProgressColumn):
     """A progress column with the estimated time left, empty without an estimate.
 
-    The estimate uses the speed so far.
+    The estimate uses the speed of late.
     """
 
     max_refresh = 0.5
@@ -273,15 +275,18 @@ class TimeLeft(ProgressColumn):
     def estimate_seconds(task: Task) -> float | None:
         """Return the estimate in seconds; None without an estimate.
 
-        The time of the last completed step (such as one of several jobs) predicts the time of the
-        next step. The estimate counts down from the last step, and is None when the next one is
-        late.
+        The speed is that of the second half of the time so far: the first steps may take longer,
+        because TensorFlow traces its functions, and later ones may take longer than those before.
+        The estimate counts down from the last step (such as one of several jobs), and is None when
+        the next one is late.
         """
-        finished = task.completed - task.fields.get("initial", 0.0)
-        if task.elapsed is None or task.total is None or finished <= 0 or task.remaining is None:
+        updates = [(0.0, task.fields.get("initial", 0.0)), *task.fields.get("updates", ())]
+        last_update, completed = updates[-1]
+        begin, before = max(item for item in updates if item[0] <= last_update / 2)
+        if task.elapsed is None or task.remaining is None or completed <= before:
             return None
-        last_update = task.fields.get("updated_at", task.elapsed)
-        remaining = last_update * task.remaining / finished - (task.elapsed - last_update)
+        speed = (completed - before) / max(last_update - begin, 1e-9)
+        remaining = task.remaining / speed - (task.elapsed - last_update)
         return remaining if remaining >= 0.5 else None
 
 
@@ -318,7 +323,9 @@ class RichDisplay(Display):
         task = self._workers.get(index)
         if task is not None:
             if share < self._shares.get(index, 0.0):
-                self._progress.reset(task)  # the next step or job restarts the elapsed time
+                self._progress.reset(
+                    task, updates=()
+                )  # the next step or job restarts the elapsed time
             self._progress.update(task, description=f"  {escape_line(text)}")
             self._update_bar(task, share)
         self._shares[index] = share if text else 0.0
@@ -331,10 +338,13 @@ class RichDisplay(Display):
             self._update_bar(self._main, self._done + running_share)
 
     def _update_bar(self, task: TaskID, completed: float) -> None:
-        """Update a bar and the time of its last change."""
+        """Update a bar and the times of its changes."""
         (bar,) = (item for item in self._progress.tasks if item.id == task)
         if bar.completed != completed:
-            self._progress.update(task, completed=completed, updated_at=bar.elapsed or 0.0)
+            updates = [*bar.fields.get("updates", ()), (bar.elapsed or 0.0, completed)]
+            if len(updates) > MAX_UPDATES:
+                updates = [*updates[:-1:2], updates[-1]]
+            self._progress.update(task, completed=completed, updates=updates)
 
 
 @contextmanager

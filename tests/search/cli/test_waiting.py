@@ -63,6 +63,23 @@ def test_trials_in_hand_count_by_their_share(progress: Progress, clock: Clock) -
     assert left(progress) == pytest.approx(100)
 
 
+def test_a_slow_start_does_not_count_for_the_rest(progress: Progress, clock: Clock) -> None:
+    display = RichDisplay(progress)
+    display.start_phase("Compressing", 0, 1, is_stepwise=True)
+    display.update_worker(0, "fine-tuning", 0.0)
+    clock.now += 8  # functions are traced
+    for step in range(1, 601):
+        clock.now += 0.02
+        display.update_worker(0, "fine-tuning", step / 1000)
+    # 600 of 1000 steps of 20 ms each: 8 s are left, not two thirds of the 20 s so far
+    assert left(progress, 1) == pytest.approx(8, rel=0.02)
+    for step in range(601, 1001):
+        clock.now += 0.1
+        display.update_worker(0, "fine-tuning", step / 2000 + 0.3)
+    # the last 400 took 40 s for 0.2: 0.2 are left
+    assert left(progress, 1) == pytest.approx(40, rel=0.02)
+
+
 def test_of_many_workers_the_first_have_a_bar_and_all_count(progress: Progress) -> None:
     display = RichDisplay(progress)
     display.start_phase("Searching", 0, 100)
