@@ -277,12 +277,15 @@ class TimeLeft(ProgressColumn):
 
         The speed is that of the second half of the time so far: the first steps may take longer,
         because TensorFlow traces its functions, and later ones may take longer than those before.
+        A first step that took more than half of the time does not count.
         The estimate counts down from the last step (such as one of several jobs), and is None when
         the next one is late.
         """
         updates = [(0.0, task.fields.get("initial", 0.0)), *task.fields.get("updates", ())]
         last_update, completed = updates[-1]
-        begin, before = max(item for item in updates if item[0] <= last_update / 2)
+        first_update = updates[1][0] if len(updates) > 2 else 0.0
+        latest = max(last_update / 2, min(first_update, 0.9 * last_update))
+        begin, before = max(item for item in updates if item[0] <= latest)
         if task.elapsed is None or task.remaining is None or completed <= before:
             return None
         speed = (completed - before) / max(last_update - begin, 1e-9)

@@ -142,7 +142,7 @@ class SearchReport(Report):
             for latency, values in pruned
         )
         return [
-            "Pruned files that no unpruned file of this run equals in validation "
+            "Pruned files that no unpruned file of this run matches in validation "
             f"{self.main} and latency, beyond noise: {wins} of {len(pruned)}"
         ]
 

@@ -185,13 +185,13 @@ function explorer(set, select) {
     holder,
     element(
       "div", { class: "controls" },
-      labelled("across", choice(options, state.x, (key) => {
+      labelled("x axis", choice(options, state.x, (key) => {
         state.x = key;
         state.logX = spread(set.rows, axes.find((axis) => axis.key === key));
         log.querySelector("input").checked = state.logX;
         picture.draw();
       })),
-      labelled("up", choice(options, state.y, (key) => { state.y = key; picture.draw(); })),
+      labelled("y axis", choice(options, state.y, (key) => { state.y = key; picture.draw(); })),
       log,
       tick("intervals", state.bars, (on) => { state.bars = on; picture.draw(); }),
     ),

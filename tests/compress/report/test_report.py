@@ -194,7 +194,12 @@ def test_the_first_line_says_what_to_ship_and_nothing_that_is_not_so(folder: Sea
             item["val"] = {"accuracy": 0.9 if item["id"] == name else 0.7}
         write_json(path, content)
     timed = read_json(folder.latency)
-    for ratio, told in ((2.0, "2.00x faster"), (0.25, "4.00x slower"), (1.0, "no difference in")):
+    base = row.artifact.baseline
+    for ratio, told in (
+        (2.0, f"2.00x faster than {base};"),
+        (0.25, f"4.00x slower than {base};"),
+        (1.0, "no difference in"),
+    ):
         write_json(folder.latency, {**timed, name: latency(ratio).to_json()})
         render(folder.path)
         page = (folder.path / "report.html").read_text("utf-8")

@@ -368,8 +368,8 @@ def test_the_verdict_says_how_many_pruned_files_win(
     for name, count in counts.items():
         write_example_values(folder, name, "val", (np.arange(1000) < count).astype(float))
     line = (
-        "Pruned files that no unpruned file of this run equals in validation accuracy and latency, "
-        f"beyond noise: {wins}"
+        "Pruned files that no unpruned file of this run matches in validation accuracy and "
+        f"latency, beyond noise: {wins}"
     )
     assert line in " ".join(str(load_report(folder.path)).split())
     render(folder.path)
