@@ -190,7 +190,7 @@ class SearchReport(Report):
         parts = [f"{self.count_candidates(COMPLETE)} candidates {self.treatment}"]
         if stopped := self.count_candidates(STOPPED):
             parts.append(f"{stopped} stopped early")
-        parts.append(f"{self.count_candidates(REJECTED)} rejected untrained")
+        parts.append(f"{self.count_candidates(REJECTED)} rejected before training")
         if repeated := self.count_candidates(DUPLICATE):
             parts.append(f"{repeated} repeated others")
         return ", ".join(

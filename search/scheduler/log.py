@@ -12,11 +12,15 @@ from typing import Any
 
 from compress.core.errors import InputError
 from search.scheduler.forecast import compute_rank_correlation
-from search.scheduler.records import Step, StepResult
+from search.scheduler.records import CONTINUE, PRUNE, TUNE, Step, StepResult
 from search.scheduler.scheduler import Scheduler
 
 EndedStep = tuple[Step, StepResult, float]
 """A step with its result and the gain of hypervolume that it brought."""
+WORDS = {CONTINUE: "longer training", PRUNE: "pruning", TUNE: "fine-tuning"}
+"""Kinds of steps as reports call them, where the kind says too little."""
+FEWEST_RANKED = 4
+"""Smallest number of fine-tuned sizes whose rank correlation says anything."""
 
 
 class ScheduleLog:
@@ -113,9 +117,10 @@ def describe_schedule(ended: Sequence[EndedStep]) -> list[str]:
     for step, result, _ in ended:
         number, seconds = counts.get(step.kind, (0, 0.0))
         counts[step.kind] = number + 1, seconds + result.seconds
-    spent = ", ".join(f"{number} x {kind} ({seconds:.0f} s)"
+    spent = ", ".join(f"{number} x {WORDS.get(kind, kind)} ({seconds:.0f} s)"
                       for kind, (number, seconds) in counts.items())  # fmt: skip
-    lines = [f"The time was spent on {spent}."] if counts else []
+    total = sum(seconds for _, seconds in counts.values())
+    lines = [f"The workers spent {total:.0f} s: {spent}."] if counts else []
     pairs = [
         (step.quality, result.sizes[0].quality)
         for step, result, _ in ended
@@ -125,7 +130,8 @@ def describe_schedule(ended: Sequence[EndedStep]) -> list[str]:
         predicted, actual = zip(*pairs, strict=True)
         error = sum(actual) / len(actual) - sum(predicted) / len(predicted)
         correlation = compute_rank_correlation(predicted, actual)
-        rank = "" if math.isnan(correlation) else f", with a rank correlation of {correlation:.2f}"
+        is_known = len(pairs) >= FEWEST_RANKED and not math.isnan(correlation)
+        rank = f", with a rank correlation of {correlation:.2f}" if is_known else ""
         sizes = "1 fine-tuned size" if len(pairs) == 1 else f"{len(pairs)} fine-tuned sizes"
         lines.append(
             f"Of {sizes}, the result was {100 * error:+.2f} pp from the forecast on average{rank}."

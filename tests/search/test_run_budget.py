@@ -117,7 +117,7 @@ def test_killed_interrupted_and_continued(tmp_path: Path) -> None:
     check_result(folder)
     log = (folder / "log.txt").read_text()
     assert "interrupted: what is finished is recorded" in log
-    assert "The time was spent on" in log
+    assert "The workers spent" in log
 
 
 def test_a_budget_belongs_to_a_whole_run(tmp_path: Path) -> None:

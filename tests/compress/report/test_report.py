@@ -91,7 +91,7 @@ def test_front_and_states(folder: SearchFolder) -> None:
     # 0003 costs more than 0002 at the same accuracy
     assert report.front == ("0000", "0002", "0001")
     assert report.summarize_trials() == (
-        "4 candidates trained, 1 rejected untrained, 1 failed, 3 on the front"
+        "4 candidates trained, 1 rejected before training, 1 failed, 3 on the front"
     )
 
 

@@ -273,18 +273,19 @@ def test_first_trials_take_a_share_of_a_short_time() -> None:
 
 
 def test_the_description_of_a_schedule() -> None:
-    """One fine-tuned size has no rank correlation, three have one."""
+    """Few fine-tuned sizes have no rank correlation, four have one."""
 
     def tuning(number: int, forecast: float, quality: float) -> EndedStep:
         step = Step(number, TUNE, "0001", 0.5, 4, "0002", quality=forecast)
         return step, StepResult("0001", 2.0, (SizeResult(0.5, quality, 1000.0),), 4), 0.1
 
     assert describe_schedule([tuning(0, 0.9, 0.92)]) == [
-        "The time was spent on 1 x tune (2 s).",
+        "The workers spent 2 s: 1 x fine-tuning (2 s).",
         "Of 1 fine-tuned size, the result was +2.00 pp from the forecast on average.",
     ]
     several = [tuning(0, 0.9, 0.92), tuning(1, 0.8, 0.81), tuning(2, 0.7, 0.7)]
-    assert describe_schedule(several)[1] == (
-        "Of 3 fine-tuned sizes, the result was +1.00 pp from the forecast on average, with a rank "
+    assert describe_schedule(several)[1].endswith(" on average.")
+    assert describe_schedule([*several, tuning(3, 0.6, 0.61)])[1] == (
+        "Of 4 fine-tuned sizes, the result was +1.00 pp from the forecast on average, with a rank "
         "correlation of 1.00."
     )
