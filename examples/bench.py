@@ -1,4 +1,4 @@
-"""Times a model against a smaller one, on every runtime that is installed.
+"""Times a model against a smaller one, on LiteRT and TensorFlow.
 
 python bench.py [--runtimes litert,tensorflow] [--budget 5]
 """

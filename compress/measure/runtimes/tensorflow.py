@@ -26,7 +26,7 @@ from compress.core.processes import (
     start_serving,
 )
 from compress.measure.runtimes import Runtime, Session, TensorInfo
-from compress.model.ports import PortDescriptions, describe_ports
+from compress.model.ports import PortDescriptions, describe_ports, pack_inputs
 
 _SERVERS: dict[int, ServerProcess] = {}  # thread count -> server
 
@@ -156,8 +156,7 @@ def _load_keras_model(path: str) -> tuple[Any, PortDescriptions, PortDescription
 
     def run(values: Any) -> Any:
         with disable_training_layers(model):  # during tracing
-            packed = keras.tree.pack_sequence_as(model.input, values)
-            return keras.tree.flatten(model(packed, training=False))
+            return keras.tree.flatten(model(pack_inputs(model, values), training=False))
 
     return tf.function(run, autograph=False), inputs, outputs
 

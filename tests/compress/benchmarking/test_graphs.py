@@ -42,6 +42,13 @@ def test_a_saved_model_is_converted_and_run_as_it_is(
     assert result.timed[2].size_bytes == size
 
 
+def test_a_sequential_model_is_timed_by_tensorflow() -> None:
+    import keras
+
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)])
+    assert [row.runtime for row in bench(model, QUICK).timed] == ["litert", "tensorflow"]
+
+
 @pytest.fixture
 def two(tmp_path: Path) -> Path:
     """Two open inputs, one of them of integers, and two outputs."""
