@@ -227,7 +227,7 @@ def test_a_plan_that_another_process_reads_brings_its_modules(folder: Path) -> N
     (folder / "plan.json").write_text(json.dumps(to_nested(plan)))
     script = (
         "import json\n"
-        "from compress.plan.fields import from_nested\n"
+        "from compress.plan.nesting import from_nested\n"
         "from search.plan import SearchPlan\n"
         "from search.plugins import SAMPLERS\n"
         "plan = from_nested(SearchPlan, json.load(open('plan.json')))\n"

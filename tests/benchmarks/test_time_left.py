@@ -7,7 +7,7 @@ import pytest
 from benchmarks.time_left import list_estimates, replay
 
 
-def test_estimates_at_half_time_are_those_of_the_speed_so_far() -> None:
+def test_estimates_at_half_time_are_those_of_the_speed_of_late() -> None:
     events = [
         # steady: at 5 s of 10 s a half is done
         *((float(second), f"one {second}", second / 10) for second in range(10)),
@@ -18,9 +18,9 @@ def test_estimates_at_half_time_are_those_of_the_speed_so_far() -> None:
     ]  # fmt: skip
     first, second, third = replay(events, 60.0)
     assert (first["stage"], first["seconds"], first["ratio"]) == ("one 0", 10.0, 1.0)
-    # at 30 s: three quarters of the share in 20 s leave 6.7 s, and there were 20
+    # at 30 s: a quarter of the share took the last 10 s, and so would the last one; there were 20
     assert (second["stage"], second["seconds"]) == ("two", 40.0)
-    assert second["ratio"] == pytest.approx(20 / 3 / 20)
+    assert second["ratio"] == pytest.approx(10 / 20)
     assert (third["stage"], third["seconds"], third["ratio"]) == ("three", 10.0, None)
 
 
