@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import (
     InputError,
@@ -23,8 +23,6 @@ from compress.plan.conversion import convert_value, format_value, read_field_typ
 
 if TYPE_CHECKING:
     from compress.core.registry import Registry
-
-PlanT = TypeVar("PlanT")
 
 PRACTICAL_MAXIMUM = 50_000
 """Bounds from here on only catch slips; help does not mention them."""

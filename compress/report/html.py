@@ -205,8 +205,8 @@ def _list_tiles(report: Report, shipped: SelectedFile) -> Iterator[tuple[str, st
     yield f"{value} {ends}".strip(), label
     if row.latency is not None:
         speed = describe_speedup(row).partition(" (")[0]
-        if original is not None and original is not row and speed.endswith(("faster", "slower")):
-            speed = f"{speed} than {original.artifact.id}"
+        if row.artifact.baseline != row.artifact.id:
+            speed = f"against {row.artifact.baseline}: {speed}"
         where = f"{row.latency.runtime}, {row.latency.device}"
         yield formatting.format_latency(row.latency), f"latency, {speed}; {where}, measured"
     size = formatting.format_size(row.artifact.size_bytes)

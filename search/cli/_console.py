@@ -259,7 +259,7 @@ class Elapsed(TimeElapsedColumn):
 class TimeLeft(ProgressColumn):
     """A progress column with the estimated time left, empty without an estimate.
 
-    The estimate uses the speed of late.
+    The estimate uses the recent speed.
     """
 
     max_refresh = 0.5
@@ -283,8 +283,8 @@ class TimeLeft(ProgressColumn):
         """
         updates = [(0.0, task.fields.get("initial", 0.0)), *task.fields.get("updates", ())]
         last_update, completed = updates[-1]
-        first_update = updates[1][0] if len(updates) > 2 else 0.0
-        latest = max(last_update / 2, min(first_update, 0.9 * last_update))
+        first_update = next((time for time, _ in updates if 0.0 < time < last_update), 0.0)
+        latest = max(last_update / 2, first_update)
         begin, before = max(item for item in updates if item[0] <= latest)
         if task.elapsed is None or task.remaining is None or completed <= before:
             return None
@@ -326,9 +326,8 @@ class RichDisplay(Display):
         task = self._workers.get(index)
         if task is not None:
             if share < self._shares.get(index, 0.0):
-                self._progress.reset(
-                    task, updates=()
-                )  # the next step or job restarts the elapsed time
+                # the next step or job restarts the elapsed time
+                self._progress.reset(task, updates=())
             self._progress.update(task, description=f"  {escape_line(text)}")
             self._update_bar(task, share)
         self._shares[index] = share if text else 0.0

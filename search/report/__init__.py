@@ -93,9 +93,11 @@ class SearchSection(Section):
         budget = convert_json(goal.get("budget"), float | None, f"{name}.budget")
         count = sum(item.is_trial for item in report.candidates)
         trials = "1 trial" if count == 1 else f"{count} trials"
-        seconds = budget or 0.0
-        time = f"{seconds:g} s" if seconds < 120 else f"{seconds / 60:.3g} min"
-        self.target = trials if budget is None else f"{time}, {trials}"
+        if budget is None:
+            self.target = trials
+        else:
+            time = f"{budget:g} s" if budget < 120 else f"{budget / 60:.3g} min"
+            self.target = f"{time}, {trials}"
 
     @cached_property
     def _facts(self) -> SearchFacts:

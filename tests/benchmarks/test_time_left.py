@@ -7,7 +7,7 @@ import pytest
 from benchmarks.time_left import list_estimates, replay
 
 
-def test_estimates_at_half_time_are_those_of_the_speed_of_late() -> None:
+def test_estimates_at_half_time_are_those_of_the_recent_speed() -> None:
     events = [
         # steady: at 5 s of 10 s a half is done
         *((float(second), f"one {second}", second / 10) for second in range(10)),

@@ -196,9 +196,9 @@ def test_the_first_line_says_what_to_ship_and_nothing_that_is_not_so(folder: Sea
     timed = read_json(folder.latency)
     base = row.artifact.baseline
     for ratio, told in (
-        (2.0, f"2.00x faster than {base};"),
-        (0.25, f"4.00x slower than {base};"),
-        (1.0, "no difference in"),
+        (2.0, f"against {base}: 2.00x faster;"),
+        (0.25, f"against {base}: 4.00x slower;"),
+        (1.0, f"against {base}: no difference in"),
     ):
         write_json(folder.latency, {**timed, name: latency(ratio).to_json()})
         render(folder.path)

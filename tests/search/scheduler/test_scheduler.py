@@ -285,6 +285,10 @@ def test_the_description_of_a_schedule() -> None:
     ]
     several = [tuning(0, 0.9, 0.92), tuning(1, 0.8, 0.81), tuning(2, 0.7, 0.7)]
     assert describe_schedule(several)[1].endswith(" on average.")
+    longer = Step(3, CONTINUE, "0001"), StepResult("0001", 5.0, (), 4), 0.0
+    assert describe_schedule([*several, longer])[0] == (
+        "The workers spent 11 s: 3 x fine-tuning (6 s), 1 x longer training (5 s)."
+    )
     assert describe_schedule([*several, tuning(3, 0.6, 0.61)])[1] == (
         "Of 4 fine-tuned sizes, the result was +1.00 pp from the forecast on average, with a rank "
         "correlation of 1.00."
