@@ -33,7 +33,7 @@ import paretune as pt
 from compress import plugins
 from search import plugins as search_plugins
 from search.plan import SearchPlan
-from compress.plan.fields import from_flat
+from compress.plan.nesting import from_flat
 
 found = {}
 for table in json.loads(sys.argv[1]):
