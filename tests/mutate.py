@@ -4,16 +4,20 @@
     python -m tests.mutate --map map.json           # once for a commit: what covers what
     python -m tests.mutate --use map.json --count 100 --seed 0 --out caught.json
 
+--map takes several files or folders, so that two processes share the work, and --use their maps.
+
 A fault is one operator, condition, number or truth value that is another one. The map says which
-tests run a line; what fixtures and child processes run is not seen. Of a planted line all tests
-that the map names are run, the shortest first, until one fails; a line that no test runs counts as
-not caught. Work is done in a copy of the committed files.
+tests run a line; what fixtures and child processes run is not seen, and tests that fail are left
+out. Of a planted line the tests that the map names are run, the shortest first, until one fails or
+until the next one would exceed --seconds; a line that no test runs counts as not caught. Work is
+done in a copy of the committed files.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import itertools
 import json
 import math
 import os
@@ -116,12 +120,12 @@ def _change(node: ast.AST) -> str | None:
     return f"({ast.unparse(changed)})"
 
 
-def make_map(out: Path, tests: str) -> None:
+def make_map(out: Path, tests: Sequence[str]) -> None:
     """Run tests once and write which of them run each line, and how long each takes.
 
     Args:
         out: A JSON file.
-        tests: A file or folder of tests; what is not slow in it is run.
+        tests: Files or folders of tests; what is not slow in them is run.
     """
     import coverage
 
@@ -132,10 +136,10 @@ def make_map(out: Path, tests: str) -> None:
             "dynamic_context = test_function\n"
         )
         command = [sys.executable, "-m", "coverage", "run", f"--rcfile={settings}", "-m", "pytest",
-                   "-q", "-m", DEFAULT, "--durations=0", "-vv", tests]  # fmt: skip
+                   "-q", "-m", DEFAULT, "--durations=0", "-vv", "-rfE", *tests]  # fmt: skip
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise SystemExit(f"The tests must pass before faults are planted:\n{done.stdout}")
+        if done.returncode not in (0, 1):
+            raise SystemExit(f"The tests could not be run:\n{done.stdout}")
         data = coverage.CoverageData(f"{place}/data")
         data.read()
         lines = {}
@@ -145,19 +149,39 @@ def make_map(out: Path, tests: str) -> None:
                 str(line): sorted(filter(None, contexts)) for line, contexts in found.items()
             }
     seconds = defaultdict[str, float](float)
+    failed = set[str]()
     for text in done.stdout.splitlines():
         words = text.split()
         if len(words) == 3 and words[1] in ("call", "setup") and "::" in words[2]:
             seconds[words[2].partition("[")[0]] += float(words[0].removesuffix("s"))
-    out.write_text(json.dumps({"lines": lines, "seconds": seconds}))
+        elif len(words) > 1 and words[0] in ("FAILED", "ERROR") and "::" in words[1]:
+            failed.add(words[1].partition("[")[0])
+    found = {"lines": lines, "seconds": seconds, "failed": sorted(failed)}
+    out.write_text(json.dumps(found))
 
 
-def list_tests(names: Iterable[str], seconds: Mapping[str, float]) -> list[str]:
+def read_maps(paths: Sequence[Path]) -> tuple[dict[str, dict[str, list[str]]], dict[str, float]]:
+    """Read maps; return the tests of each line of each file, and the seconds of tests that pass."""
+    lines = defaultdict[str, dict[str, list[str]]](dict)
+    seconds = dict[str, float]()
+    for path in paths:
+        found = json.loads(path.read_text())
+        for file, tests in found["lines"].items():
+            for line, names in tests.items():
+                lines[file].setdefault(line, []).extend(names)
+        seconds |= found["seconds"]
+        for test in found["failed"]:
+            seconds[test] = math.inf
+    return lines, seconds
+
+
+def list_tests(names: Iterable[str], seconds: Mapping[str, float], limit: float) -> list[str]:
     """List the tests that run a line as pytest takes them, the shortest first.
 
     Args:
         names: What coverage calls them: "tests.search.test_run.test_name".
-        seconds: How long each test takes, with all of its parameters.
+        seconds: How long each test takes, with all of its parameters; infinity: it fails.
+        limit: Seconds that the listed tests may take together; the first one is always listed.
     """
     found = set[str]()
     for name in names:
@@ -171,7 +195,11 @@ def list_tests(names: Iterable[str], seconds: Mapping[str, float]) -> list[str]:
                 str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("test_*.py")
                 if f"({inside[0]})" in path.read_text("utf-8")
             }  # fmt: skip
-    return sorted(found, key=lambda test: seconds.get(test, math.inf))
+    known = {test: seconds.get(test, limit) for test in found}
+    listed = sorted((test for test in found if known[test] < math.inf), key=known.__getitem__)
+    totals = itertools.accumulate(known[test] for test in listed)
+    return [test for test, total in zip(listed, totals, strict=True)
+            if total <= limit or test == listed[0]]  # fmt: skip
 
 
 def _file_of(words: Sequence[str]) -> Path:
@@ -200,8 +228,12 @@ def main() -> None:
     """Make a map, or plant faults and print how many are caught."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--map", type=Path, help="run the default tests and write what covers what")
-    parser.add_argument("--tests", default="tests", help="what --map runs; default: all")
-    parser.add_argument("--use", type=Path, help="the map of this commit")
+    parser.add_argument(
+        "--tests", nargs="+", default=["tests"], help="what --map runs; default: all"
+    )
+    parser.add_argument("--use", type=Path, nargs="+", help="the maps of this commit")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="of tests a fault, at most")
+    parser.add_argument("--part", default="0/1", help="I/N: every Nth fault, from the Ith (from 0)")
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("caught.json"))
@@ -209,15 +241,16 @@ def main() -> None:
     if given.map:
         make_map(given.map, given.tests)
         return
-    known = json.loads(given.use.read_text())
-    faults = random.Random(given.seed).sample(list_faults(), given.count)
+    lines, seconds = read_maps(given.use)
+    part, parts = map(int, given.part.split("/"))
+    faults = random.Random(given.seed).sample(list_faults(), given.count)[part::parts]
     rows = json.loads(given.out.read_text()) if given.out.exists() else []
     with tempfile.TemporaryDirectory() as place:
         copy = Path(place) / "copy"
         subprocess.run(["git", "clone", "-q", str(ROOT), str(copy)], check=True)
         for fault in faults[len(rows) :]:
-            names = known["lines"].get(fault.path, {}).get(str(fault.line), [])
-            tests = list_tests(names, known["seconds"])
+            names = lines.get(fault.path, {}).get(str(fault.line), [])
+            tests = list_tests(names, seconds, given.seconds)
             caught = bool(tests) and is_caught(fault, tests, copy)
             rows.append({**vars(fault), "tests": len(tests), "caught": caught})
             given.out.write_text(json.dumps(rows, indent=1))
