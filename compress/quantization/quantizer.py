@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -27,6 +27,7 @@ from compress.data import Dataset, UnlabelledDataset
 from compress.data.splitting import sample_inputs
 from compress.distillation import distill
 from compress.exporting import ExportedFiles, export
+from compress.measure.verdict import Verdict, build_verdict
 from compress.model.copies import (
     convert_index_inputs,
     convert_to_float32,
@@ -54,6 +55,7 @@ from compress.quantization.fake_quantization import (
 from compress.quantization.ranges import calibrate
 from compress.train import Hook, TrainResult, train
 from compress.train.dataset_loading import as_examples, prepare_dataset
+from compress.train.predict import predict_logits
 
 if TYPE_CHECKING:
     from compress.plan.settings import QuantizeSettings
@@ -156,7 +158,30 @@ def quantize(
             quantizer.train(
                 recipe, distillation if distill is not False else None, as_device(device)
             )
-        return quantizer.build_result()
+        result = quantizer.build_result()
+        if isinstance(data, Dataset) and len(data.test):
+            verdict = compare_on_test(original, result.quantized, data)
+            result = replace(result, verdict=verdict)
+        return result
+
+
+def compare_on_test(original: keras.Model, quantized: keras.Model, data: Dataset) -> Verdict:
+    """Return the verdict on a quantized model, from the test part of the data.
+
+    Args:
+        original: The model that was quantized.
+        quantized: Its fake-quantized version.
+        data: Data with at least one test example.
+    """
+    task, labels = data.task, data.labels(data.test)
+    (before, original_values), (after, values) = (
+        (task.quality(labels, logits)[task.qualities[0]], task.example_values(labels, logits))
+        for logits in (predict_logits(model, data, "test") for model in (original, quantized))
+    )
+    return build_verdict(
+        task.qualities[0], after, before,
+        values=values, original=original_values, examples=len(data.test),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, repr=False)
@@ -172,6 +197,7 @@ class QuantizeResult(DisplayableResult):
         training: Training history; None: ranges were only calibrated.
         data: Data that calibrated, trained and checks the file.
         notes: Warnings.
+        verdict: Main metric of the original and of `quantized` on test data; None: no test labels.
     """
 
     model: keras.Model
@@ -181,6 +207,7 @@ class QuantizeResult(DisplayableResult):
     training: TrainResult | None
     data: Dataset | UnlabelledDataset
     notes: tuple[str, ...] = ()
+    verdict: Verdict | None = None
 
     def export(self, path: str | Path) -> ExportedFiles:
         """Write the integer file and check it against `quantized`.
@@ -200,13 +227,16 @@ class QuantizeResult(DisplayableResult):
         return export(self.quantized, path, format=format, data=self.data)
 
     def build_summary(self) -> Summary:
-        """Return a console summary with the largest quantization errors."""
+        """Return a console summary: the verdict and the largest quantization errors."""
         count, integer_count = len(self.placed), sum(not call.reason for call in self.placed)
         share = f"all {count}" if integer_count == count else f"{integer_count} of {count}"
         return Summary(
             f"'{self.model.name}' quantized to int8: {share} layer calls compute in integers",
-            () if self.training is None else (self.training.summarize(),),
-            ("Largest error behind", "of this layer alone", "with all layers before it"),
+            (
+                *(() if self.verdict is None else (self.verdict.line,)),
+                *(() if self.training is None else (self.training.summarize(),)),
+            ),
+            ("Largest errors after", "of this layer alone", "with all layers before it"),
             tuple(
                 (error.layer, f"{error.own:.2%}", f"{error.total:.2%}")
                 for error in sorted(self.errors, key=lambda error: -error.own)[:WORST]

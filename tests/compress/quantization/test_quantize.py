@@ -78,11 +78,20 @@ def test_the_plain_model_is_what_the_twin_computes_with(learnt: Any, blobs: Data
     whole = np.asarray(made.quantized(x, training=False))
     assert np.abs(plain - whole).max() < 0.1
     assert np.mean(plain.argmax(-1) == whole.argmax(-1)) > 0.95
+    labels, tested = blobs.test.y, blobs.inputs("test")
+    before, after = (
+        np.mean(np.asarray(net(tested, training=False)).argmax(-1) == labels)
+        for net in (learnt, made.quantized)
+    )
+    assert made.verdict is not None
+    assert (made.verdict.before, made.verdict.after) == (before, after)
+    assert f"test accuracy: {before:.2%} -> {after:.2%}".replace("%", " %") in str(made)
 
 
 def test_examples_alone_calibrate(learnt: Any, blobs: Dataset) -> None:
     made = compress.quantize(learnt, blobs.inputs("train"), epochs=0)
     assert made.training is None
+    assert made.verdict is None
     for one, two in zip(weights_of(learnt), made.model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, two)
 
