@@ -28,15 +28,11 @@ from compress.plan.conversion import format_value
 from compress.plan.keywords import Keywords
 from compress.plan.nesting import build_command_words, fill_open_fields, from_nested
 from compress.run.directory import LOG, run_in_own_folder
+from compress.run.logs import open_logs
 from compress.run.origin import write_data_record, write_examples
 from compress.shrinking.compression_job import load_teachers
 from compress.shrinking.file_evaluation import measure_stage
-from compress.shrinking.job_runner import (
-    check_augment_and_weights,
-    check_environment,
-    open_logs,
-    resolve_task,
-)
+from compress.shrinking.job_runner import check_augment_and_weights, check_environment, resolve_task
 from compress.shrinking.ship import ship_selected_file
 from search.engines import Display, Engine, PoolSettings, WorkerRequest
 from search.engines.jobs import compress_front, search_front, train_front

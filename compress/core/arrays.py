@@ -175,8 +175,7 @@ def is_mapped(array: Any) -> bool:
 
 def find_spool_folder() -> Path:
     """Return the folder of mapped arrays, which is on a disk and not in memory."""
-    chosen_folder = os.environ.get(FOLDER_VARIABLE)
-    if chosen_folder:
+    if chosen_folder := os.environ.get(FOLDER_VARIABLE):
         return Path(chosen_folder)
     default_folder = Path(tempfile.gettempdir())
     return (
@@ -285,9 +284,8 @@ def take_rows(values: npt.NDArray[Any], index: npt.NDArray[Any]) -> npt.NDArray[
     if not is_mapped(values) or not is_large(row_bytes * len(index)):
         rows: npt.NDArray[Any] = values[index]
         return rows
-    step = max(1, CHUNK_BYTES // max(1, row_bytes))
-    starts = range(0, len(index), step)
-    return _collect_batches((values[index[start : start + step]] for start in starts), "examples")
+    parts = slice_chunks(values, len(index))
+    return _collect_batches((values[index[part]] for part in parts), "examples")
 
 
 def map_columns(function: Callable[[Any], Any], columns: Any) -> Any:
@@ -362,11 +360,12 @@ def _collect_batches(batches: Iterable[Array], description: str) -> Array:
         growing.close()
 
 
-def slice_chunks(values: npt.NDArray[Any]) -> list[slice]:
-    """Return slices of rows with about `CHUNK_BYTES` bytes each."""
+def slice_chunks(values: npt.NDArray[Any], count: int | None = None) -> list[slice]:
+    """Return slices of all rows, or of a number of them, with about `CHUNK_BYTES` bytes each."""
     row_bytes = int(np.prod(values.shape[1:])) * values.dtype.itemsize
     step = max(1, CHUNK_BYTES // max(1, row_bytes))
-    return [slice(start, start + step) for start in range(0, len(values), step)]
+    rows = len(values) if count is None else count
+    return [slice(start, start + step) for start in range(0, rows, step)]
 
 
 def map_file(
@@ -389,24 +388,6 @@ def require_spool_space(needed: int, description: str, *, written: int = 0) -> P
     """Return the folder of mapped arrays, which is created, if an array fits onto its disk.
 
     Args:
-        needed, description, written: See `require_disk_space`.
-
-    Raises:
-        InputError: See `require_disk_space`.
-    """
-    spool_folder = find_spool_folder()
-    spool_folder.mkdir(parents=True, exist_ok=True)
-    require_disk_space(spool_folder, needed, description, written=written)
-    return spool_folder
-
-
-def require_disk_space(
-    target_folder: Path, needed: int, description: str, *, written: int = 0
-) -> None:
-    """Raise an error if a file does not fit onto the disk.
-
-    Args:
-        target_folder: Folder of the file.
         needed: Final size of the file in bytes.
         description: The data, for the error.
         written: Current size of the file in bytes.
@@ -415,13 +396,16 @@ def require_disk_space(
         InputError: The file needs more than `MAX_DISK_SHARE` of the disk space that is free without
             it.
     """
-    free = shutil.disk_usage(target_folder).free + written
+    spool_folder = find_spool_folder()
+    spool_folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(spool_folder).free + written
     if needed > MAX_DISK_SHARE * free:
         raise InputError(
-            f"{description} must fit onto the disk of '{target_folder}'. Received: "
+            f"{description} must fit onto the disk of '{spool_folder}'. Received: "
             f"{needed / 2**30:,.1f} GiB where {free / 2**30:,.1f} are free. Give fewer "
             f"(take(n)), or set {FOLDER_VARIABLE} to a folder with room."
         )
+    return spool_folder
 
 
 def _find_content_offset(path: Path, info: zipfile.ZipInfo) -> int:

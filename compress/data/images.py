@@ -280,11 +280,7 @@ def _read_image(path: Path, image_format: ImageFormat) -> Array:
     with _open_image(path) as image:
         orientation = 1 if image.format == "TIFF" else _read_orientation(image)
         upright = _rotate_upright(_convert_mode(image, image_format), orientation)
-        values = (
-            _resize_image(upright, image_format)
-            if image_format.needs_resize
-            else np.asarray(upright)
-        )
+        values = _resize_image(upright, image_format)
     if values.shape != image_format.shape[: values.ndim]:
         raise InputError(
             f"Image '{path}' must have the size that its header says. Received: "
@@ -295,10 +291,10 @@ def _read_image(path: Path, image_format: ImageFormat) -> Array:
 
 
 def _resize_image(image: Image, image_format: ImageFormat) -> Array:
-    """Return an image's values at the common size; values of integer types are rounded."""
+    """Return an image's values, resized if needed; values of integer types are rounded."""
     from PIL.Image import Resampling, fromarray
 
-    if image.size == image_format.size:
+    if not image_format.needs_resize or image.size == image_format.size:
         return np.asarray(image)
     if image_format.depth is BYTES:
         return np.asarray(image.resize(image_format.size, Resampling.BILINEAR))

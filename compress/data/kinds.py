@@ -1,7 +1,4 @@
-"""Kinds of sources, the roles of their columns and features, and conversion of arrays to data.
-
-Columns of tables and features of records are inputs, labels, weights or parts.
-"""
+"""Kinds of sources, the roles of their columns and features, and conversion of arrays to data."""
 
 from __future__ import annotations
 
@@ -20,10 +17,10 @@ from compress.data.label_inference import (
     Heads,
     LabelFormat,
     build_class_names,
+    check_labels,
     find_input_shape,
     infer_label_format,
     list_port_names,
-    read_by_name,
 )
 from compress.data.parts import Array, Output, RawData, Split, add_groups_and_times, as_examples
 from compress.data.tasks import needs_labels
@@ -228,18 +225,12 @@ def assign_roles(
         f"parts are split by {layout.noun} '{time}': the latest are the test part": time,
     }
     notes = tuple(note for note, holds in conditions.items() if holds)
-    if ignore_labels:
-        label_fields: dict[str, tuple[str, ...]] = {}
-    else:
+    label_fields: dict[str, tuple[str, ...]] = {}
+    if not ignore_labels:
         label_fields = {name: (name,) for name in labels} if output_names else {"": labels}
     other_fields = {"weight": "" if ignore_labels else weight, "groups": group, "times": time}
-    return Roles(
-        inputs,
-        label_fields,
-        {role: name for role, name in other_fields.items() if name},
-        split,
-        notes,
-    )
+    used_others = {role: name for role, name in other_fields.items() if name}
+    return Roles(inputs, label_fields, used_others, split, notes)
 
 
 def build_raw_data(
@@ -262,11 +253,10 @@ def build_raw_data(
     Raises:
         InputError: Lengths disagree, arrays have other types or shapes, or do not fit the head.
     """
-    splits = {
+    splits: dict[str, Any] = {
         part: Split(*item) if isinstance(item, tuple) else item for part, item in parts.items()
     }
     train, task, head = splits["train"], request.options.task, request.head
-    assert train is not None, "whoever reads a source looks for it"
     if train.y is None:
         label_format = LabelFormat(task)
     else:
@@ -276,7 +266,7 @@ def build_raw_data(
             raise InputError(f"y_train must be an array an output: {names}. Received: one array.")
         if isinstance(train.y, dict):
             outputs = [*head.outputs] if isinstance(head, Heads) else [*train.y]
-        y = _check_labels(train.y, outputs, "y_train")
+        y = check_labels(train.y, outputs, "y_train")
         label_format = infer_label_format(y, head, None if task == AUTO else task)
     shapes = {"": find_input_shape(head), **({} if head is None else head.inputs)}
 
@@ -312,14 +302,13 @@ def read_parts(
     Raises:
         InputError: Labels have another format, or lengths disagree.
     """
-    splits = {
+    splits: dict[str, Any] = {
         part: None
         if item is None
         else _read_part(item, part, label_format, source, convert_examples)
         for part, item in parts.items()
     }
     train = splits["train"]
-    assert train is not None, "it was looked for"
     outputs = tuple(
         Output(name, output_format.kind, build_class_names(output_format, train.y[name]))
         for name, output_format in label_format.output_formats.items()
@@ -413,8 +402,7 @@ def _require_input_kind(layout: Layout, name: str) -> None:
     if kind not in _INPUT_KINDS:
         raise InputError(
             f"Inputs from {layout.where} must be numbers. Received: "
-            f"{_describe_field(name, layout)}. "
-            f"{_REMEDIES[kind]}{layout.remedy}."
+            f"{_describe_field(name, layout)}. {_REMEDIES[kind]}{layout.remedy}."
         )
 
 
@@ -443,7 +431,7 @@ def _read_part(
         split = Split.unlabelled(x)
     else:
         y = label_format.read(
-            _check_labels(arrays.y, [*label_format.output_formats], f"y_{part}"), f"y_{part}"
+            check_labels(arrays.y, [*label_format.output_formats], f"y_{part}"), f"y_{part}"
         )
         if count_examples(x) != count_examples(y):
             raise InputError(
@@ -457,20 +445,3 @@ def _read_part(
             )
         split = Split(x, y, None if weight is None else weight.astype(np.float32))
     return add_groups_and_times(split, arrays.groups, arrays.times, part, source)
-
-
-def _check_labels(labels: Any, outputs: list[str], name: str) -> Any:
-    """Check that labels are numbers or names, and return several outputs in the model's order."""
-    if outputs:
-        return read_by_name(labels, outputs, name, _check_label_array)
-    return _check_label_array(labels, name)
-
-
-def _check_label_array(labels: Any, name: str) -> Any:
-    if isinstance(labels, dict) or labels.dtype.kind not in "fiubUS" or not labels.ndim:
-        received = (
-            f"arrays {', '.join(labels)}" if isinstance(labels, dict)
-            else f"shape {labels.shape}, type {labels.dtype}"
-        )  # fmt: skip
-        raise InputError(f"{name} must be numbers or names. Received: {received}.")
-    return labels

@@ -337,6 +337,23 @@ def read_by_name(
     }
 
 
+def check_labels(labels: Any, outputs: Sequence[str], name: str) -> Any:
+    """Check that labels are numbers or names, and return several outputs in the model's order."""
+    if outputs:
+        return read_by_name(labels, outputs, name, _check_label_array)
+    return _check_label_array(labels, name)
+
+
+def _check_label_array(labels: Any, name: str) -> Any:
+    if isinstance(labels, dict) or labels.dtype.kind not in "fiubUS" or not labels.ndim:
+        received = (
+            f"arrays {', '.join(labels)}" if isinstance(labels, dict)
+            else f"shape {labels.shape}, type {labels.dtype}"
+        )  # fmt: skip
+        raise InputError(f"{name} must be numbers or names. Received: {received}.")
+    return labels
+
+
 def list_port_names(head: Head | Heads | None, side: str) -> list[str]:
     """Return the names of a model's "inputs" or "outputs" if it has several, else []."""
     names = list(getattr(head, side)) if isinstance(head, Heads) else []

@@ -405,17 +405,18 @@ def _infer_field(kind: Any) -> Field:
 
     if types.is_dictionary(kind):
         return _infer_field(kind.value_type)
-    if _is_number(kind):
-        return Field(NUMBER)
+    inner = kind
+    while _is_list(inner):
+        inner = inner.value_type
+    if (
+        types.is_boolean(inner) or types.is_integer(inner) or types.is_floating(inner)
+        or types.is_decimal(inner) or types.is_null(inner)
+    ):  # fmt: skip
+        return Field(NUMBER if inner is kind else ARRAY)
     if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
         return Field(NAMES)
     if types.is_temporal(kind):
         return Field(DATES, str(kind))
-    inner = kind
-    while _is_list(inner):
-        inner = inner.value_type
-    if inner is not kind and _is_number(inner):
-        return Field(ARRAY)
     return Field(OTHER, to_one_line(kind))
 
 
@@ -423,15 +424,6 @@ def _is_list(kind: Any) -> bool:
     from pyarrow import types
 
     return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
-
-
-def _is_number(kind: Any) -> bool:
-    from pyarrow import types
-
-    return bool(
-        types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind)
-        or types.is_decimal(kind) or types.is_null(kind)
-    )  # fmt: skip
 
 
 @contextmanager

@@ -98,8 +98,7 @@ def find_attention_projection(layer: Any, name: str) -> Any:
 
 def count_heads(layer: Any) -> int:
     """Return the number of heads of an attention layer, or 1 if it is not known."""
-    count: Any = getattr(layer, "num_heads", None) or getattr(layer, "_num_heads", 1)
-    return int(count)
+    return int(getattr(layer, "num_heads", 0) or getattr(layer, "_num_heads", 1))
 
 
 def has_attention_of(layer: Any, class_name: str) -> bool:
@@ -290,11 +289,8 @@ def create_empty_copy(original: Any) -> tuple[Any, dict[str, Any]]:
     The copy belongs to no graph, is not compiled, and has only the attributes that Keras creates
     for each object.
     """
-    is_layer = isinstance(original, keras.layers.Layer)
-    operation_class = type(original)
-    empty = (
-        keras.layers.Layer.__new__(operation_class) if is_layer else object.__new__(operation_class)
-    )
+    base: Any = keras.layers.Layer if isinstance(original, keras.layers.Layer) else object
+    empty = base.__new__(type(original))
     fresh_state = {name: vars(empty)[name] for name in ("build", "quantize") if name in vars(empty)}
     fresh_state |= {"_inbound_nodes": [], "_outbound_nodes": [], "_losses": [], "_loss_ids": set()}
     if isinstance(original, keras.Model):
@@ -325,8 +321,8 @@ def copy_variable_state(variable: Any) -> dict[str, Any]:
 
 def is_tracked(value: Any) -> bool:
     """Return whether a list, set or dictionary is one of Keras's tracked containers."""
-    tracked = type(value).__module__ == "keras.src.utils.tracking"
-    return tracked and isinstance(value, list | set | dict)
+    is_container = isinstance(value, list | set | dict)
+    return is_container and type(value).__module__ == "keras.src.utils.tracking"
 
 
 def get_metric_function(metric: Any) -> Any:

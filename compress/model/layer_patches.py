@@ -1,4 +1,4 @@
-"""Temporary replacements of the `call` of layers.
+"""Temporary replacements of the `call` of layers, and temporary values of weights.
 
 Layers that are only active in training, such as augmentation, are disabled for exports and
 measurements: in inference Keras passes their input on, but still draws their random numbers, which
@@ -11,7 +11,7 @@ a ResNet-20's inference, where TensorFlow merges the kernel into the preceding c
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,6 +35,17 @@ def find_training_only_layers(model: keras.Model) -> dict[str, Any]:
         if is_left_out and not any(path.startswith(f"{outer}/") for outer in layers):
             layers[path] = layer
     return layers
+
+
+@contextmanager
+def restore_values(variables: Iterable[Any]) -> Iterator[None]:
+    """Restore the values of variables at the end of the context."""
+    saved = [(variable, variable.numpy()) for variable in variables]
+    try:
+        yield
+    finally:
+        for variable, value in saved:
+            variable.assign(value)
 
 
 @contextmanager

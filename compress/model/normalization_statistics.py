@@ -8,6 +8,7 @@ from typing import Any
 
 from compress.core.lazy_modules import keras
 from compress.model.keras_internals import set_attributes
+from compress.model.layer_patches import restore_values
 from compress.model.program import Program
 
 
@@ -54,14 +55,6 @@ def use_batch_statistics(program: Program, inputs: Sequence[Any]) -> Iterator[No
         inputs: The batch, in the order of the program's inputs.
     """
     layers = _find_batch_norms(program).values()
-    saved = [
-        (variable, variable.numpy())
-        for layer in layers
-        for variable in (layer.moving_mean, layer.moving_variance)
-    ]
-    try:
+    with restore_values(v for layer in layers for v in (layer.moving_mean, layer.moving_variance)):
         average_batch_statistics(program, [inputs])
         yield
-    finally:
-        for variable, value in saved:
-            variable.assign(value)

@@ -14,16 +14,15 @@ from compress.model.program import Node
 from compress.reconstruction.kernel_parts import KernelPart
 from compress.reconstruction.least_squares import Flags
 from compress.reconstruction.linear_paths import LinearPath
+from compress.reconstruction.sampling import estimate_rounding_noise
 from compress.reconstruction.sums import (
     Clip,
     Numbers,
     Sample,
     Singles,
     compute_gram,
-    estimate_rounding_noise,
     multiply_rows,
     multiply_transposed,
-    propagate_back,
 )
 
 SLOPE_STEP = 1e-2
@@ -326,3 +325,22 @@ class RowMoments:
             self.moments + other.moments, self.weights + other.weights,
             max(self.noise, other.noise),
         )  # fmt: skip
+
+
+def propagate_back(u: Singles, weights: Numbers) -> Singles:
+    """Return u x weights', by rows.
+
+    Args:
+        u: (rows, channels).
+        weights: (systems, columns, outputs).
+
+    Returns:
+        (systems, rows, columns); if each of several systems has one output, the systems are last in
+        memory.
+    """
+    systems, _, outputs = weights.shape
+    kernel = weights.astype(np.float32)
+    if systems > 1 and outputs == 1:
+        return np.asarray((u[:, None] * kernel[:, :, 0].T).transpose(2, 0, 1))
+    shaped = u.reshape(len(u), systems, outputs).transpose(1, 0, 2)
+    return np.asarray(shaped @ kernel.transpose(0, 2, 1))

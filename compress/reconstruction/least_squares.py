@@ -176,13 +176,9 @@ def fit_weights(
     sums = train.compute_sums()
     holdout = Holdout(held_out, sums, clip)
     ridge, after = select_ridge(problem, sums, holdout)
-    all_sums: Any = sums
-    for held_out_part in holdout.sums:
-        all_sums = all_sums + held_out_part
-    before, solution = (
-        holdout.measure_clipped_errors(problem.initial, current_shift),
-        problem.solve(all_sums, ridge),
-    )
+    all_sums: Any = sum(holdout.sums, sums)
+    before = holdout.measure_clipped_errors(problem.initial, current_shift)
+    solution = problem.solve(all_sums, ridge)
     if clip is not None:
         trial, rounds = problem.solve(sums, ridge), 0
         after = holdout.measure_clipped_errors(*trial)
@@ -349,11 +345,8 @@ def _iterate_free_targets(
 
 def _refine_on_support(a: Numbers, b: Numbers, support: Flags, start: Numbers) -> Numbers:
     """Solve a x = b on supports for all outputs at once, by conjugate gradients from `start`."""
-
-    def multiply(x: Numbers) -> Numbers:
-        return np.asarray((a @ x) * support)
-
-    return _solve_conjugate_gradients(multiply, (b - a @ start) * support, WARM_STEPS) + start
+    residual = (b - a @ start) * support
+    return _solve_conjugate_gradients(lambda x: (a @ x) * support, residual, WARM_STEPS) + start
 
 
 def _add_ridge(a: Numbers, ridge: float) -> Numbers:
@@ -424,15 +417,13 @@ def _solve_by_rows(
         return np.asarray(
             scale[:, None] * (scaled.T @ _solve_systems(products[None], residual[None])[0])
         )
-
     # factoring each of thousands of supports would cost far more than conjugate gradients
-    def multiply(x: Numbers) -> Numbers:
-        return np.asarray((scaled.T @ (scaled @ x)) * support + ridge * x)
-
-    return np.asarray(
-        scale[:, None]
-        * _solve_conjugate_gradients(multiply, (scaled.T @ residual) * support, COLD_STEPS)
+    change = _solve_conjugate_gradients(
+        lambda x: (scaled.T @ (scaled @ x)) * support + ridge * x,
+        (scaled.T @ residual) * support,
+        COLD_STEPS,
     )
+    return np.asarray(scale[:, None] * change)
 
 
 def _solve_conjugate_gradients(

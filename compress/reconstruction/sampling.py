@@ -15,7 +15,7 @@ from compress.model.program import Node
 from compress.reconstruction.kernel_parts import KeptIndices, KernelPart, Positions
 from compress.reconstruction.linear_paths import Graph, LinearPath, is_linear
 from compress.reconstruction.matching import Match
-from compress.reconstruction.sums import Sample, Singles, estimate_rounding_noise, multiply_rows
+from compress.reconstruction.sums import Sample, Singles, multiply_rows
 from compress.reconstruction.tensor_store import Chunks, Store, StoredTensor
 
 MAX_SAMPLES = 20_000
@@ -28,6 +28,8 @@ MAX_BYTES = 512 * 2**20
 """Maximum bytes of the rows of one layer; the memory budget may allow less."""
 MEMORY_SHARE = 1 / 12
 """Share of the free memory for these rows; solving with them makes copies."""
+STEPS = 255
+"""Number of steps between the smallest and the largest value of an int8 tensor."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -363,3 +365,17 @@ def compute_window(grid: tuple[int, ...], size: int) -> tuple[int, ...]:
     """Return the sizes of a window of about `size` positions, equal on all axes."""
     side = max(1, round(size ** (1 / len(grid))))
     return tuple(min(side, axis) for axis in grid)
+
+
+def estimate_rounding_noise(rows: Singles) -> float:
+    """Return the variance of the int8 rounding error of each element.
+
+    Args:
+        rows: Values of one tensor; the quantization range covers them and 0.
+
+    Example:
+        >>> estimate_rounding_noise(np.float32([0, 255])) * 12
+        1.0
+    """
+    step = (max(0.0, float(rows.max())) - min(0.0, float(rows.min()))) / STEPS
+    return step**2 / 12

@@ -30,11 +30,8 @@ Floats = npt.NDArray[np.floating[Any]]
 """Array of single or double precision."""
 BLOCK = 512
 """Rows that are summed in their own precision; the sums of blocks are in double precision."""
-
 OFFSET_ROWS = 8192
 """Number of first rows; their mean is the offset of all rows."""
-STEPS = 255
-"""Number of steps between the smallest and the largest value of an int8 tensor."""
 THREADS_SHARE = 1 / 16
 """Share of the free memory for the sums of blocks that several threads compute."""
 
@@ -157,11 +154,10 @@ class Moments:
         a, b, c = self.compute_centred()
         p, t = self.means
         t = t - target_shift
-        count = self.count
         return (
-            a + count * p[:, :, None] * p[:, None],
-            b + count * p[:, :, None] * t[:, None],
-            c + count * t**2,
+            a + self.count * p[:, :, None] * p[:, None],
+            b + self.count * p[:, :, None] * t[:, None],
+            c + self.count * t**2,
         )
 
     def compute_errors(self, weights: Numbers, shift: Numbers) -> Numbers:
@@ -245,8 +241,7 @@ class Sample:
     Attributes:
         rows: (systems, rows, columns).
         targets: (rows, channels).
-        base: Values added to outputs and targets before the activation, (rows, channels); None:
-            none.
+        base: Values added to outputs and targets before the activation, (rows, channels), or None.
         noise: Variance of the int8 rounding error in each element of the rows.
     """
 
@@ -293,30 +288,14 @@ class Sample:
         elif reference is not None:
             sums = Moments.from_offsets(reference.offsets, noise)
         else:
-            row_block, target_block = (
-                part[:, :OFFSET_ROWS].astype(np.float64) for part in (self.rows, shaped)
-            )
-            sums = Moments.from_offsets((row_block.mean(1), target_block.mean(1)), noise)
+            p, t = (x[:, :OFFSET_ROWS].astype(np.float64).mean(1) for x in (self.rows, shaped))
+            sums = Moments.from_offsets((p, t), noise)
         sums.add(self.rows, shaped)
         return sums
 
     def predict(self, weights: Numbers, shift: Numbers) -> Singles:
         """Return rows x weights + shift, (rows, channels)."""
         return multiply_rows(self.rows, weights) + shift.reshape(-1).astype(np.float32)
-
-
-def estimate_rounding_noise(rows: Singles) -> float:
-    """Return the variance of the int8 rounding error of each element.
-
-    Args:
-        rows: Values of one tensor; the quantization range covers them and 0.
-
-    Example:
-        >>> estimate_rounding_noise(np.float32([0, 255])) * 12
-        1.0
-    """
-    step = (max(0.0, float(rows.max())) - min(0.0, float(rows.min()))) / STEPS
-    return step**2 / 12
 
 
 @dataclass(frozen=True)
@@ -408,8 +387,7 @@ def multiply_rows(rows: Singles, weights: Numbers) -> Singles:
     kernel = weights.astype(np.float32)
     patches = _view_channels_last(rows)
     if patches is None:
-        result = rows @ kernel
-        return np.asarray(result.transpose(1, 0, 2).reshape(rows.shape[1], -1))
+        return np.asarray((rows @ kernel).transpose(1, 0, 2).reshape(rows.shape[1], -1))
     kernels = np.ascontiguousarray(kernel.transpose(2, 1, 0))
     outputs = [np.einsum("rcs,cs->rs", patches, part) for part in kernels]
     return outputs[0] if len(outputs) == 1 else np.stack(outputs, 2).reshape(len(patches), -1)
@@ -439,25 +417,6 @@ def multiply_transposed(rows: Floats, u: Floats) -> Numbers:
     return np.stack(sums, 2).transpose(1, 0, 2)
 
 
-def propagate_back(u: Singles, weights: Numbers) -> Singles:
-    """Return u x weights', by rows.
-
-    Args:
-        u: (rows, channels).
-        weights: (systems, columns, outputs).
-
-    Returns:
-        (systems, rows, columns); if each of several systems has one output, the systems are last in
-        memory.
-    """
-    systems, _, outputs = weights.shape
-    kernel = weights.astype(np.float32)
-    if systems > 1 and outputs == 1:
-        return np.asarray((u[:, None] * kernel[:, :, 0].T).transpose(2, 0, 1))
-    shaped = u.reshape(len(u), systems, outputs).transpose(1, 0, 2)
-    return np.asarray(shaped @ kernel.transpose(0, 2, 1))
-
-
 def compute_gram(rows: Floats) -> Numbers:
     """Return rows' x rows, (systems, columns, columns), summed in the precision of the rows.
 
@@ -479,8 +438,7 @@ def compute_gram(rows: Floats) -> Numbers:
 
 def _view_channels_last(rows: Floats) -> Floats | None:
     """Return a view (rows, columns, systems) if the systems are last in memory, else None."""
-    is_last = len(rows) > 1 and rows.strides[0] == rows.itemsize
-    return rows.transpose(1, 2, 0) if is_last else None
+    return rows.transpose(1, 2, 0) if len(rows) > 1 and rows.strides[0] == rows.itemsize else None
 
 
 def _sum_over_rows(patches: Floats, u: Floats) -> Numbers:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import shlex
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -36,15 +35,14 @@ from compress.model.io import as_model, load_model, save_model
 from compress.model.keras_internals import hash_weights
 from compress.model.rebuild import as_graph
 from compress.plan import Plan
-from compress.plan.fields import list_plan_fields
-from compress.plan.nesting import build_command_words, read_field
+from compress.plan.nesting import build_command_words
 from compress.plugins import LOGS, RUNTIMES
 from compress.prune.channels import check_channels
 from compress.prune.channels.criteria import CRITERIA
 from compress.prune.weights import compute_update_times
 from compress.run.directory import LOG, RunFolder, run_in_own_folder
 from compress.run.held_out import check_held_out, check_scaling
-from compress.run.logs import EpochSource, FileSource, Source, following
+from compress.run.logs import open_logs
 from compress.run.origin import write_data_record, write_examples
 from compress.shrinking.compression_job import (
     CompressionJob,
@@ -382,9 +380,7 @@ def check_against_data(plan: Plan, data: Dataset) -> None:
     """
     check_augment_and_weights(plan, data)
     CRITERIA[plan.channels.ranking_criterion]
-    if plan.finetune.epochs == 0:
-        return
-    if plan.weights.sparsity > 0:
+    if plan.finetune.epochs != 0 and plan.weights.sparsity > 0:
         steps = plan.finetune.count_steps(len(data.train))
         compute_update_times(plan.weights, plan.finetune.count_epochs(steps) * steps, steps)
 
@@ -427,26 +423,6 @@ def check_held_out_teachers(plan: Plan, data: Dataset) -> list[str]:
         for path in plan.distill.teacher.files
         for note in check_held_out(path, data, f"Teacher '{path}'")
     ]
-
-
-def open_logs(
-    plan: Plan, folder: RunFolder, others: Sequence[Source] = ()
-) -> AbstractContextManager[None]:
-    """Return a context that reports epochs and files to the logs of a plan.
-
-    Args:
-        plan: Plan with the section log.
-        folder: Folder of the run.
-        others: Further sources, which come first.
-    """
-    changed_options = {
-        leaf.flat_name: value
-        for leaf in list_plan_fields(type(plan))
-        if (value := read_field(plan, leaf)) != leaf.default
-    }
-    return following(
-        plan.log, folder, changed_options, [*others, EpochSource(folder), FileSource(folder)]
-    )
 
 
 def _collect_changed_options(options: DataOptions) -> dict[str, Any]:

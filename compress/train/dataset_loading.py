@@ -118,7 +118,6 @@ def as_dataset(
         >>> len(data.train), len(data.val), data.kind, data.num_classes
         (80, 20, 'multiclass', 3)
     """
-    path = Path(model) if isinstance(model, (str, Path)) else None
     options: dict[str, Any] = {
         "label": label,
         "normalize": normalize,
@@ -132,7 +131,7 @@ def as_dataset(
     return prepare_dataset(
         None if model is None else as_model(model),
         data,
-        path=path,
+        path=Path(model) if isinstance(model, (str, Path)) else None,
         val=val,
         test=test,
         task=task,
@@ -174,7 +173,13 @@ def prepare_dataset(
     checked_options = DataOptions(**options)
     options = {name: getattr(checked_options, name) for name in options}
     if model is not None:
-        model, compiled = _trace_model(model, compiled)
+        try:
+            graph = as_graph(model)
+        except InputError:  # without a graph, only the given compile settings are known
+            compiled = compiled or {}
+        else:
+            compiled = read_compiled_outputs(model, graph) if compiled is None else compiled
+            model = graph
     if isinstance(data, (str, Path)):
         refuse_marks(groups, time)
         _refuse_extra("of data by name or path", val=val, test=test)
@@ -182,8 +187,7 @@ def prepare_dataset(
             options["task"] = task
         named = DataOptions(str(data), **options)
         if model is None:
-            data = load_data(named, seed=seed, on_progress=on_progress)
-            return with_metric(data, named.metric)
+            return with_metric(load_data(named, seed=seed, on_progress=on_progress), named.metric)
         return load_for_model(path, named, model, seed, compiled or None, on_progress)
     metric = options.pop("metric", "")
     normalize = options.pop("normalize", "auto")
@@ -228,22 +232,11 @@ def prepare_dataset(
         dataset = build_labelled_dataset(data, answers=build_predictor(model), **parts)
         return with_metric(dataset, metric)
     dataset = build_labelled_dataset(data, task=task, **parts)
-    if model is not None and getattr(model, "inputs", None):
-        check_shapes(model, dataset)
     if model is not None:
+        if getattr(model, "inputs", None):
+            check_shapes(model, dataset)
         dataset = with_compiled(dataset, model, compiled or {})
     return with_metric(dataset, metric)
-
-
-def _trace_model(
-    model: keras.Model, compiled: Mapping[str, CompiledOutput] | None
-) -> tuple[keras.Model, Mapping[str, CompiledOutput]]:
-    """Return a model as a graph, and its compile settings."""
-    try:
-        graph = as_graph(model)
-    except InputError:  # without a graph, only the given compile settings are known
-        return model, compiled or {}
-    return graph, read_compiled_outputs(model, graph) if compiled is None else compiled
 
 
 def as_examples(
@@ -310,10 +303,9 @@ def _load_scaled(
 ) -> Dataset:
     """Return data scaled as given, as recorded for the model, or as its predictions suggest."""
     is_unlabelled = options.task == UNLABELLED
-    answers = build_predictor(model) if is_unlabelled else None
     load = partial(
-        load_data, options, seed=seed, answers=answers, head=infer_head(model),
-        on_progress=on_progress,
+        load_data, options, seed=seed, answers=build_predictor(model) if is_unlabelled else None,
+        head=infer_head(model), on_progress=on_progress,
     )  # fmt: skip
     if options.normalize != "auto":
         return load()
@@ -352,11 +344,11 @@ def refuse_marks(groups: Any, time: Any) -> None:
 
 def _refuse_extra(description: str, **others: Any) -> None:
     """Raise an error for arguments that are only valid with arrays and streams."""
-    extra = [name for name, value in others.items() if value is not None]
-    if extra:
-        raise InputError(
-            f"{extra[0]} goes with arrays and streams. Received: {extra[0]} {description}."
-        )
+    for name, value in others.items():
+        if value is not None:
+            raise InputError(
+                f"{name} goes with arrays and streams. Received: {name} {description}."
+            )
 
 
 def with_compiled(
@@ -379,10 +371,8 @@ def with_compiled(
     custom = [name for name, kind in kinds.items() if kind == Custom.name]
     if not custom:
         return data
-    index = np.linspace(0, len(data.train) - 1, min(GUESS_EXAMPLES, len(data.train))).astype(
-        np.int64
-    )
-    part = data.train.take(index)
+    index = np.linspace(0, len(data.train) - 1, min(GUESS_EXAMPLES, len(data.train)))
+    part = data.train.take(index.astype(np.int64))
     outputs = Predictor(partial(call_model, model), data.preprocess, model)(part.x)
     tasks = {}
     for name in custom:
@@ -428,13 +418,12 @@ def _build_custom_task(
     order = np.random.default_rng(0).permutation(len(labels))
     shuffled = np.empty_like(order)
     shuffled[order] = np.roll(order, 1)  # each example gets the outputs of another one
-    guess = task.error(labels, take_examples(scores, shuffled))
+    others = take_examples(scores, shuffled)
+    guess = task.error(labels, others)
     if not np.isfinite(guess) or guess <= 0:
         guess = max(1e-12, task.error(labels, scores)) if np.isfinite(guess) else 1.0
     task = replace(task, guess=float(guess))
-    return replace(
-        task, level=float(task.quality(labels, take_examples(scores, shuffled))[task.qualities[0]])
-    )
+    return replace(task, level=float(task.quality(labels, others)[task.qualities[0]]))
 
 
 def with_metric(data: Dataset, metric: str) -> Dataset:

@@ -6,7 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,6 @@ def train(
         use_fused_batch_norm(model),
     ):
         training.start(view, checkpoint)
-        note = ""
         for epoch in range(len(training.history) + 1, training.epochs + 1):
             record = training.run_epoch(epoch)
             if checkpoint is not None:
@@ -146,19 +145,21 @@ def train(
             if on_epoch:
                 on_epoch(epoch, training.epochs, record)
             if training.is_over:
-                note = training.describe_time_limit(seconds)
+                steps, total = int(training.step.numpy()), training.total_steps
+                if steps < total:
+                    done = f"{steps:,} of {total:,} steps"
+                    training.run.notes.append(
+                        f"its time limit of {seconds:.0f} s ended the training after {done}"
+                    )
                 break
             if should_stop and epoch < training.epochs and should_stop(record):
                 break
-    result = training.finish()
-    if note:
-        result = replace(result, notes=(*result.notes, note))
-    if parts == 1:
-        return result
-    note = f"memory holds no batch of {training.batch_size}: it was trained in {parts} parts"
-    if _has_batch_norm(model):
-        note += ", whose statistics batch normalization used"
-    return replace(result, notes=(note, *result.notes))
+    if parts > 1:
+        note = f"memory holds no batch of {training.batch_size}: it was trained in {parts} parts"
+        if _has_batch_norm(model):
+            note += ", whose statistics batch normalization used"
+        training.run.notes.insert(0, note)
+    return training.finish()
 
 
 @dataclass(eq=False)
@@ -232,14 +233,6 @@ class Training:
     def is_over(self) -> bool:
         """Whether the time limit is reached."""
         return time.perf_counter() >= self.deadline
-
-    def describe_time_limit(self, seconds: float | None) -> str:
-        """Return a note if the time limit ended the training early, else ""."""
-        steps, total = int(self.step.numpy()), self.total_steps
-        if seconds is None or steps >= total:
-            return ""
-        done = f"{steps:,} of {total:,} steps"
-        return f"its time limit of {seconds:.0f} s ended the training after {done}"
 
     def start(self, view: Any, checkpoint: Path | None) -> None:
         """Build the optimizer and the compiled steps, and resume from a checkpoint if it exists.

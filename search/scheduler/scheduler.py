@@ -10,7 +10,7 @@ outcomes and times give the same decisions.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from search.scheduler.forecast import (
@@ -101,7 +101,8 @@ class Scheduler:
             may_search: Whether another trial may begin.
         """
         left = self.seconds - elapsed
-        trials = self._count_trials()
+        begun = [*self.running, *(step for step, _, _ in self.ended)]
+        trials = sum(step.kind == TRIAL for step in begun)
         steps = []
         if may_search:
             trial = self._forecast_trial(trials)
@@ -211,15 +212,8 @@ class Scheduler:
         prior = CALIBRATION_WEIGHT * expected / len(pairs)
         return (sum(pair[1] for pair in pairs) + prior) / max(expected + prior, 1e-12)
 
-    def _estimate_tuning(self, model: ScheduledModel, macs: float) -> float:
-        """Estimate the seconds of an epoch of fine-tuning a size of a model."""
-        factor = estimate_mean(self._factors, PRIOR_FACTOR)
-        return factor * model.epoch_seconds * max(macs / model.macs, 0.25)
-
     def _build_scale(self) -> FrontScale:
-        points = self.list_points() + [
-            point for model in self.models.values() for point in self._predict_original(model)
-        ]
+        points = self.list_points() + self._predict_originals(self.models.values())
         return FrontScale.from_points(points, self.chance)
 
     def _predict_original(self, model: ScheduledModel) -> list[Point]:
@@ -234,10 +228,8 @@ class Scheduler:
             model.name, model.original.files, 1 - model.quality, 1.0
         )
 
-    def _count_trials(self) -> int:
-        """Return the number of trials that ended or are running."""
-        steps = [*self.running, *(step for step, _, _ in self.ended)]
-        return sum(step.kind == TRIAL for step in steps)
+    def _predict_originals(self, models: Iterable[ScheduledModel]) -> list[Point]:
+        return [point for model in models for point in self._predict_original(model)]
 
     def _find_most_accurate(self) -> str | None:
         """Return the id of the model with the best metric; None: there is no model."""
@@ -257,12 +249,9 @@ class Scheduler:
         self, model: ScheduledModel, share: float
     ) -> tuple[float, float, list[Point]]:
         """Forecast a fine-tuned size of a model: error, spread of its log, points of the files."""
-        size = model.sizes.get(share)
-        repaired = None
-        macs = share * model.macs
-        if share == 1:
-            repaired = 0.0
-        elif size is not None:
+        size = model.sizes.get(share) if share < 1 else None
+        repaired, macs = None if share < 1 else 0.0, share * model.macs
+        if size is not None:
             repaired = compute_log_ratio(size.result.quality, model.quality)
             macs = size.result.macs
         halvings = math.log2(model.macs / max(macs, 1.0))
@@ -295,16 +284,10 @@ class Scheduler:
             return
         scale, files = self._build_scale(), self.list_points()
         expected = scale.reduce(files + self._list_expected((EXPORT, TUNE)))
-        potential = scale.reduce(
-            expected
-            + [
-                point
-                for model in self.models.values()
-                if not model.is_exported
-                for point in self._predict_original(model)
-            ]
-        )
+        pending = [model for model in self.models.values() if not model.is_exported]
+        potential = scale.reduce(expected + self._predict_originals(pending))
         export_seconds = self.estimate_seconds(EXPORT)
+        factor = estimate_mean(self._factors, PRIOR_FACTOR)
         busy = {(step.kind, step.model, step.share) for step in self.running}
         best = self._find_most_accurate() or ""
         for model in self.models.values():
@@ -331,7 +314,7 @@ class Scheduler:
                     continue
                 error, spread, points = self._predict_size(model, share)
                 macs = model.macs * share if size is None else size.result.macs
-                epoch_seconds = self._estimate_tuning(model, macs)
+                epoch_seconds = factor * model.epoch_seconds * max(macs / model.macs, 0.25)
                 before = export_seconds + (0.0 if is_known else self.estimate_seconds(PRUNE))
                 epochs = min(self.epochs, int((left - before) / max(epoch_seconds, 1e-9)))
                 if epochs < max(1, LEAST_EPOCHS * self.epochs):
@@ -404,16 +387,17 @@ class Scheduler:
         if step.kind == EXPORT:
             (model.original,), model.is_exported = result.sizes, True
             self._forecaster.observe_files(model.original.files, model.macs)
-        for size in result.sizes if step.kind == PRUNE else ():
-            model.sizes[size.share] = ScheduledSize(size)
-            self._forecaster.observe_files(size.files, size.macs)
-            self._forecaster.repaired.observe(
-                (math.log2(model.macs / size.macs),), compute_log_ratio(size.quality, model.quality)
-            )
-            self._observe_pruning(model, size)
-        if step.kind == PRUNE:
+        elif step.kind == PRUNE:
             model.is_pruned = True
-        if step.kind == TUNE:
+            for size in result.sizes:
+                model.sizes[size.share] = ScheduledSize(size)
+                self._forecaster.observe_files(size.files, size.macs)
+                halvings = math.log2(model.macs / size.macs)
+                self._forecaster.repaired.observe(
+                    (halvings,), compute_log_ratio(size.quality, model.quality)
+                )
+                self._observe_pruning(model, size)
+        elif step.kind == TUNE:
             self._learn_tuning(model, step, result)
         points = self.list_points()
         scale = FrontScale.from_points(points, self.chance)
@@ -421,19 +405,15 @@ class Scheduler:
 
     def _add_model(self, result: StepResult) -> float:
         """Add the model of a trial, and return the gain of its forecast files."""
-        gain = 0.0
-        if result.sizes:
-            (size,) = result.sizes
-            model = ScheduledModel(
-                result.model, size.quality, size.macs, result.seconds / (result.epochs or 1)
-            )
-            before = self.list_points() + [
-                point for other in self.models.values() for point in self._predict_original(other)
-            ]
-            self.models[model.name] = model
-            points = self._predict_original(model)
-            gain = self._build_scale().measure_gain(before, points)
-        return gain
+        if not result.sizes:
+            return 0.0
+        (size,) = result.sizes
+        model = ScheduledModel(
+            result.model, size.quality, size.macs, result.seconds / (result.epochs or 1)
+        )
+        before = self.list_points() + self._predict_originals(self.models.values())
+        self.models[model.name] = model
+        return self._build_scale().measure_gain(before, self._predict_original(model))
 
     def _observe_pruning(self, model: ScheduledModel, size: SizeResult) -> None:
         originals = () if model.original is None else model.original.files

@@ -211,11 +211,10 @@ class ShapeTensor:
             stride: Stride of the kernel.
             bias: Whether there is a bias.
         """
-        *size, channels = self.shape
-        output_size = [-(-side // stride) for side in size]
+        *size, channels = self.apply_pooling(stride).shape
         weights = kernel**2 * channels * width
-        self._add_costs(math.prod(output_size) * weights, weights, width if bias else 0)
-        return ShapeTensor((*output_size, width), self.costs)
+        self._add_costs(math.prod(size) * weights, weights, width if bias else 0)
+        return ShapeTensor((*size, width), self.costs)
 
     def apply_depthwise(self, kernel: int, stride: int) -> ShapeTensor:
         """Apply a padded depthwise convolution without a bias.
@@ -224,10 +223,9 @@ class ShapeTensor:
             kernel: Size of the kernel.
             stride: Stride of the kernel.
         """
-        *size, channels = self.shape
-        output_size = [-(-side // stride) for side in size]
-        self._add_costs(math.prod(output_size) * kernel**2 * channels, kernel**2 * channels)
-        return ShapeTensor((*output_size, channels), self.costs)
+        output = self.apply_pooling(stride)
+        self._add_costs(math.prod(output.shape) * kernel**2, kernel**2 * self.shape[-1])
+        return output
 
     def apply_dense(self, width: int, bias: bool) -> ShapeTensor:
         """Apply a dense layer.
@@ -434,28 +432,3 @@ def interpolate_choices(choices: Sequence[Choice], target: Chosen, share: float)
         return choice.values[low + round(position * (high - low))]
 
     return complete_choices(choices, select_value)
-
-
-def count_choices(choices: Sequence[Choice]) -> int:
-    """Return the exact number of complete choices.
-
-    Each choice has at most one condition, so the conditions form a forest. The number of
-    combinations of a choice is the sum over its values of the product over the choices active for
-    that value.
-    """
-    followers: dict[str, list[tuple[Choice, tuple[Any, ...]]]] = {}
-    for choice in choices:
-        if choice.when is not None:
-            followers.setdefault(choice.when[0], []).append((choice, choice.when[1]))
-
-    def count_combinations(choice: Choice) -> int:
-        return sum(
-            math.prod(
-                count_combinations(follower)
-                for follower, condition_values in followers.get(choice.name, ())
-                if value in condition_values
-            )
-            for value in choice.values
-        )
-
-    return math.prod(count_combinations(choice) for choice in choices if choice.when is None)

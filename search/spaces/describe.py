@@ -21,7 +21,7 @@ from compress.core.quantities import MAX_SEED, MAX_SEED_REASON, parse_integer
 from compress.data import Dataset
 from compress.measure import count_macs
 from search.samplers._base import count_values, find_condition
-from search.spaces._base import Choice, Chosen, DeclaredSpace, Space, count_choices
+from search.spaces._base import Choice, Chosen, DeclaredSpace, Space
 
 SAMPLES = 32
 """Default number of models of a user-defined space that are built."""
@@ -162,6 +162,31 @@ def _describe_declared(space: DeclaredSpace, data: Dataset) -> Description:
         measure_costs(space, space.baseline(data), data),
         is_baseline=True,
     )
+
+
+def count_choices(choices: Sequence[Choice]) -> int:
+    """Return the exact number of complete choices.
+
+    Each choice has at most one condition, so the conditions form a forest. The number of
+    combinations of a choice is the sum over its values of the product over the choices active for
+    that value.
+    """
+    followers: dict[str, list[tuple[Choice, tuple[Any, ...]]]] = {}
+    for choice in choices:
+        if choice.when is not None:
+            followers.setdefault(choice.when[0], []).append((choice, choice.when[1]))
+
+    def count_combinations(choice: Choice) -> int:
+        return sum(
+            math.prod(
+                count_combinations(follower)
+                for follower, condition_values in followers.get(choice.name, ())
+                if value in condition_values
+            )
+            for value in choice.values
+        )
+
+    return math.prod(count_combinations(choice) for choice in choices if choice.when is None)
 
 
 def _format_condition(choice: Choice, choices: Sequence[Choice]) -> str:

@@ -393,17 +393,14 @@ class Several(Task):
         }
         return self._combine_metrics(output_metrics)
 
-    def _combine_metrics(
-        self, output_metrics: Mapping[str, Mapping[str, float]]
-    ) -> dict[str, float]:
+    def _combine_metrics(self, metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
         """Return the selection metric, then `mean_quality`, then all metrics as "output.metric"."""
-        main_values = [task.share(dict(output_metrics[name])) for name, task in self.each]
-        prefixed = {
+        mean = float(np.mean([task.share(dict(metrics[name])) for name, task in self.each]))
+        combined = {MEAN_METRIC: mean} | {
             f"{name}.{key}": value
-            for name in output_metrics
-            for key, value in output_metrics[name].items()
+            for name, output_metrics in metrics.items()
+            for key, value in output_metrics.items()
         }
-        combined = {MEAN_METRIC: float(np.mean(main_values)), **prefixed}
         first = self.main or MEAN_METRIC
         return {first: combined[first], **combined}
 

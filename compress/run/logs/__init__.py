@@ -11,13 +11,16 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from compress.core.atomic_files import read_json
+from compress.plan import Plan
+from compress.plan.fields import list_plan_fields
+from compress.plan.nesting import read_field
 from compress.plugins import LOGS
 from compress.run.directory import LOG, RunFolder
 
@@ -100,6 +103,26 @@ class Log(Protocol):
             files: Files of the report.
             finished: Whether the run has finished; else it may be resumed later.
         """
+
+
+def open_logs(
+    plan: Plan, folder: RunFolder, others: Sequence[Source] = ()
+) -> AbstractContextManager[None]:
+    """Return a context that reports epochs and files to the logs of a plan.
+
+    Args:
+        plan: Plan with the section log.
+        folder: Folder of the run.
+        others: Further sources, which come first.
+    """
+    changed_options = {
+        leaf.flat_name: value
+        for leaf in list_plan_fields(type(plan))
+        if (value := read_field(plan, leaf)) != leaf.default
+    }
+    return following(
+        plan.log, folder, changed_options, [*others, EpochSource(folder), FileSource(folder)]
+    )
 
 
 @contextmanager

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from compress.reconstruction import sums
+from compress.reconstruction import sampling
 
 
 @pytest.fixture
 def unrounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Solve without the noise of int8 rounding, as if its steps were infinitely small."""
-    monkeypatch.setattr(sums, "STEPS", float("inf"))
+    monkeypatch.setattr(sampling, "STEPS", float("inf"))

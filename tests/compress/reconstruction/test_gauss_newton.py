@@ -13,12 +13,13 @@ import pytest
 from compress.model.program import flatten_program
 from compress.model.recording import record_program
 from compress.prune.channels import prune_channels
-from compress.reconstruction import gauss_newton, layer_pairs, repair, sums
+from compress.reconstruction import gauss_newton, layer_pairs, repair, sampling
 from compress.reconstruction.kernel_pair import KernelPair, PairSample, PairWeights
 from compress.reconstruction.kernel_parts import build_parts
 from compress.reconstruction.layer_pairs import trace_between
 from compress.reconstruction.linear_paths import Graph
 from compress.reconstruction.matching import should_open
+from compress.reconstruction.sampling import estimate_rounding_noise
 from compress.reconstruction.sums import Clip
 
 pytestmark = pytest.mark.usefixtures("unrounded")
@@ -146,7 +147,7 @@ def test_slopes_are_those_of_differences_and_products_are_each_others_transposes
 def test_a_step_solves_the_damped_normal_equations(
     monkeypatch: pytest.MonkeyPatch, steps: float
 ) -> None:
-    monkeypatch.setattr(sums, "STEPS", steps)
+    monkeypatch.setattr(sampling, "STEPS", steps)
     monkeypatch.setattr(gauss_newton, "PRODUCTS", 400)
     monkeypatch.setattr(gauss_newton, "NEAR", 1e-16)
     pair, places, kernels = paired(*built("dense", 40))
@@ -169,7 +170,7 @@ def test_a_step_solves_the_damped_normal_equations(
     # noise in the rows of each kernel, by the mean over rows of what its outputs weigh
     hidden = (active @ (kernels.second[0] ** 2).T) * made.slope**2
     pulls = [
-        len(rows) * sums.estimate_rounding_noise(rows) * np.tile(weigh.mean(0), (rows.shape[1], 1))
+        len(rows) * estimate_rounding_noise(rows) * np.tile(weigh.mean(0), (rows.shape[1], 1))
         for rows, weigh in ((places.rows[0], hidden), (made.rows[0], active))
     ]
     noise = PairWeights(

@@ -10,7 +10,8 @@ import pytest
 
 from compress.reconstruction import repair
 from compress.reconstruction.least_squares import Problem
-from compress.reconstruction.sums import Moments, Sample, StoredRows, estimate_rounding_noise
+from compress.reconstruction.sampling import estimate_rounding_noise
+from compress.reconstruction.sums import Moments, Sample, StoredRows
 
 UNITS = 12
 KEPT = np.array([0, 1, 2, 3, 4, UNITS - 1])

@@ -6,12 +6,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from compress.reconstruction.kernel_pair import propagate_back
 from compress.reconstruction.sums import (
     BLOCK,
     compute_gram,
     multiply_rows,
     multiply_transposed,
-    propagate_back,
 )
 
 SYSTEMS = [(1, 6, 5), (4, 6, 1), (4, 6, 3)]

@@ -19,14 +19,13 @@ from search.spaces import SPACES, DeclaredSpace, resolve_space
 from search.spaces._base import (
     Choice,
     ask_choices,
-    count_choices,
     declare_categorical,
     declare_float,
     declare_int,
     interpolate_choices,
 )
 from search.spaces.cnn import CNN
-from search.spaces.describe import Sample, describe_space, estimate_size
+from search.spaces.describe import Sample, count_choices, describe_space, estimate_size
 from tests.contracts.space import ask, few, with_shape
 
 OWN = "tests.search.spaces.own"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -22,7 +21,7 @@ from compress.core.summary import OnProgress, ignore_progress
 from compress.data import sample_inputs
 from compress.measure.file_agreement import compute_distance, compute_divergence, compute_normalizer
 from compress.model.activations import OVERHEAD, count_activation_bytes, run_in_batches
-from compress.model.layer_patches import use_fused_batch_norm
+from compress.model.layer_patches import restore_values, use_fused_batch_norm
 from compress.model.ports import flatten_inputs
 from compress.model.program import Node, Program, flatten_program
 from compress.model.recording import record_program
@@ -109,13 +108,22 @@ def measure_perturbations(
     for index, perturbation in enumerate(perturbations):
         by_first_call.setdefault(perturbation.first_call, []).append(index)
     tails = {first_call: program.slice_from(first_call) for first_call in by_first_call}
-    chunk = _compute_chunk_size(program, inputs, list(tails.values()))
+    tail_inputs = {id(tensor): tensor for tail in tails.values() for tensor in tail.inputs}
+    tail_bytes = sum(
+        4 * math.prod(size or 1 for size in tensor.shape[1:]) for tensor in tail_inputs.values()
+    )
+    live = count_activation_bytes(program, [x.shape[1:] for x in inputs]).live
+    chunk = get_current_budget().find_batch_size(
+        int(OVERHEAD * live) + tail_bytes,
+        max_examples=CHUNK,
+        purpose=f"the output error of model '{program.model.name}'",
+    )
     chunks = -(-count // chunk)
     for chunk_index, start in enumerate(range(0, count, chunk)):
         chunk_inputs = [x[start : start + chunk] for x in inputs]
         reference_outputs = [np.asarray(y) for y in program.run(chunk_inputs)]
         unit += sum(compute_normalizer(y) for y in reference_outputs)
-        tail_values, call_seconds = _collect_values(program, chunk_inputs, tails)
+        tail_values, call_seconds = _collect_values(program, chunk_inputs, tail_inputs)
         # a pass from an early layer takes longer than one from a late layer
         seconds = {first_call: sum(call_seconds[first_call:]) for first_call in tails}
         total = max(1e-9, sum(seconds[item.first_call] for item in perturbations))
@@ -124,7 +132,10 @@ def measure_perturbations(
             tail = tails[first_call]
             values = [tail_values[id(tensor)] for tensor in tail.inputs]
             for index in indices:
-                with apply_changes(perturbations[index].changes):
+                changes = perturbations[index].changes
+                with restore_values(variable for variable, _ in changes):
+                    for variable, value in changes:
+                        variable.assign(value)
                     perturbed_outputs = tail.run(values)
                 sums[index] += sum(
                     compute_distance(y, np.asarray(z))
@@ -133,33 +144,6 @@ def measure_perturbations(
                 done += seconds[first_call]
                 on_share(min(1.0, (chunk_index + done / total) / chunks))
     return np.asarray(sums / max(unit, 1e-30))
-
-
-def _compute_chunk_size(program: Program, inputs: Sequence[Any], tails: Sequence[Program]) -> int:
-    """Return the number of examples per chunk, for which the inputs of all tails are stored."""
-    tail_inputs = {id(tensor): tensor for tail in tails for tensor in tail.inputs}
-    tail_bytes = sum(
-        4 * math.prod(size or 1 for size in tensor.shape[1:]) for tensor in tail_inputs.values()
-    )
-    live = count_activation_bytes(program, [x.shape[1:] for x in inputs]).live
-    return get_current_budget().find_batch_size(
-        int(OVERHEAD * live) + tail_bytes,
-        max_examples=CHUNK,
-        purpose=f"the output error of model '{program.model.name}'",
-    )
-
-
-@contextmanager
-def apply_changes(changes: Sequence[Change]) -> Iterator[None]:
-    """Assign temporary values to weights inside a with block."""
-    saved = [(variable, variable.numpy()) for variable, _ in changes]
-    try:
-        for variable, value in changes:
-            variable.assign(value)
-        yield
-    finally:
-        for variable, value in saved:
-            variable.assign(value)
 
 
 def measure_sensitivity(
@@ -196,7 +180,9 @@ def measure_sensitivity(
     plans = []
     kept = context.compute_once(KeptEliminations)
     kept.list_counts = list_removed_counts
-    efforts = np.cumsum([0.0, *map(_estimate_elimination_effort, readers)])
+    # multiplications to remove the units of each group one after another
+    shapes = [[reader.kernel.shape for reader in group_readers] for group_readers in readers]
+    efforts = np.cumsum([0.0, *(sum(c**2 * (c + m) for c, m in group) for group in shapes)])
     for group, group_readers in zip(coupling.groups, readers, strict=True):
         share = float(efforts[group.index] / max(efforts[-1], 1.0))
         report_progress(f"solving behind {group.name}", share)
@@ -234,19 +220,12 @@ def measure_sensitivity(
     return SensitivityMap(groups, tuple(missing))
 
 
-def _estimate_elimination_effort(readers: Sequence[Reader]) -> float:
-    """Return the multiplications to remove the units of a group one after another."""
-    shapes = [reader.kernel.shape for reader in readers]
-    return float(sum(columns**2 * (columns + outputs) for columns, outputs in shapes))
-
-
 def _collect_values(
-    program: Program, inputs: Sequence[Any], tails: dict[int, Program]
+    program: Program, inputs: Sequence[Any], needed: Container[int]
 ) -> tuple[dict[int, Any], list[float]]:
     """Return the tensors that partial passes start from, by id, and the seconds of each call."""
     import keras
 
-    needed = {id(tensor) for tail in tails.values() for tensor in tail.inputs}
     values = {
         id(tensor): keras.ops.convert_to_tensor(x)
         for tensor, x in zip(program.inputs, inputs, strict=True)
@@ -293,13 +272,13 @@ def build_perturbations(
         return [_zero_units(coupling, program, group, order[:count]) for count in counts]
     if elimination is None or not np.array_equal(elimination.order, order):
         elimination = eliminate_units(readers, len(order), counts, order)
-    kernels = elimination.kernels
     first_call = min(reader.observed.call_index for reader in readers)
     perturbations = []
     for count in counts:
-        changes: list[Change] = []
-        for reader, kernel in zip(readers, kernels.get(count, ()), strict=count in kernels):
-            changes += _compute_changes(reader, kernel)
+        pairs = zip(
+            readers, elimination.kernels.get(count, ()), strict=count in elimination.kernels
+        )
+        changes = (change for pair in pairs for change in _compute_changes(*pair))
         perturbations.append(Perturbation(first_call, tuple(changes)))
     return perturbations
 
@@ -366,8 +345,7 @@ class ErrorEvaluator:
         InputError: There is no data, or it does not fit the model.
 
     Attributes:
-        program: Flat program of the original model.
-        coupling: Coupling of the original model.
+        program, coupling: Flat program and coupling of the original model.
         seed: Seed of the drawn examples.
         example_count: Number of drawn examples.
         has_holdout: Whether there are enough examples to hold some back from reconstruction.
@@ -384,11 +362,9 @@ class ErrorEvaluator:
         x = sample_inputs(context.data, context.examples, context.seed)
         holdout_size = min(EVALUATION_EXAMPLES, self.example_count // 2)
         self.has_holdout = holdout_size >= MIN_EXAMPLES
-        evaluation_examples = take_examples(
-            x, slice(holdout_size if self.has_holdout else EVALUATION_EXAMPLES)
-        )
+        evaluated = slice(holdout_size if self.has_holdout else EVALUATION_EXAMPLES)
         self.evaluation_inputs: list[npt.NDArray[Any]] = flatten_inputs(
-            coupling.program.model, evaluation_examples
+            coupling.program.model, take_examples(x, evaluated)
         )
         self.calibration_inputs = (
             take_examples(x, slice(holdout_size, None)) if self.has_holdout else x
