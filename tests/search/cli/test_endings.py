@@ -28,7 +28,7 @@ def test_sigterm_ends_a_search_with_its_workers_and_the_same_command_resumes(
     tmp_path: Path,
 ) -> None:
     folder = tmp_path / "r"
-    words = ("search", "--data", "digits", "--space", "mlp", "--trials", 4, "--epochs", 2,
+    words = ("search", "--data", "digits", "--space", "mlp", "--trials", 3, "--epochs", 1,
              "--workers", 1, "--stopping", "none", "--out", folder)  # fmt: skip
     process = start(*words, cwd=tmp_path)
     wait_for(partial(_has_one, folder))
@@ -49,7 +49,7 @@ def _has_one(folder: Path) -> bool:
     return bool(records(folder))
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_disk_that_fills_up_ends_a_search_that_the_same_command_resumes(tmp_path: Path) -> None:
     folder = tmp_path / "r"
 
