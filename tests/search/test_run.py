@@ -68,7 +68,8 @@ def trained(folder: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_search_compress_report_and_extension(tmp_path: Path) -> None:
-    done = paretune("run", "--trials", 2, *QUICK, "--out", "r,s", cwd=tmp_path)
+    how = ("--space", "mlp", "--workers", 1, *QUICK, "--out", "r,s")
+    done = paretune("run", "--trials", 2, *how, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "r,s"
     report = json.loads((folder / "report.json").read_text())
@@ -97,14 +98,14 @@ def test_search_compress_report_and_extension(tmp_path: Path) -> None:
 
     # one more trial: the first two stay as they are
     old = records(folder)
-    more = paretune("run", "--trials", 3, *QUICK, "--out", "r,s", cwd=tmp_path)
+    more = paretune("run", "--trials", 3, *how, cwd=tmp_path)
     assert more.returncode == 0, more.stderr
     assert len(records(folder)) == 3
     assert {name: records(folder)[name] for name in old} == old
 
     # another plan in the same folder is refused, and nothing changes
     listing = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    other = paretune("run", "--trials", 3, *QUICK, "--seed", 9, "--out", "r,s", cwd=tmp_path)
+    other = paretune("run", "--trials", 3, *how, "--seed", 9, cwd=tmp_path)
     assert other.returncode == 2
     assert "seed was 0, now 9" in other.stderr
     assert listing == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}

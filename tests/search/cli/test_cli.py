@@ -115,7 +115,7 @@ def test_one_line_with_tensorflow_loaded(words: list[str], message: str, tmp_pat
 @pytest.mark.slow
 def test_inspect(tmp_path: Path, small_cnn: Callable[..., Any]) -> None:
     small_cnn().save(tmp_path / "m.keras")
-    done = paretune("inspect", "m.keras", "--out", "m.json", cwd=tmp_path)
+    done = paretune("inspect", "m.keras", "--profile", "--out", "m.json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert done.stdout.splitlines()[-1] == "written: m.json"

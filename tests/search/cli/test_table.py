@@ -82,7 +82,12 @@ def test_compress(source: str, folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("command", "source"), [("search", "table.tfrecord"), ("run", "table.csv")]
+    ("command", "source"),
+    [
+        ("run", "table.tfrecord"),
+        pytest.param("run", "table.csv", marks=pytest.mark.matrix),
+        pytest.param("search", "table.tfrecord", marks=pytest.mark.matrix),
+    ],
 )
 def test_search_and_run(command: str, source: str, folder: Path) -> None:
     words = [

@@ -1,7 +1,7 @@
 """Long fault tests on real processes: kills at random moments, memory over many trials.
 
-`tests/fuzz/test_kills.py` has fewer kills. PARETUNE_KILLS and PARETUNE_TRIALS make them longer, and PARETUNE_FIGURES names a folder that their
-figures are written to, as for docs/results/search.md.
+`tests/fuzz/test_kills.py` has fewer kills. PARETUNE_KILLS and PARETUNE_TRIALS make them longer, and
+PARETUNE_FIGURES names a folder that their figures are written to, as for docs/results/search.md.
 """
 
 from __future__ import annotations
