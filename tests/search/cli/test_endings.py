@@ -80,7 +80,7 @@ def test_a_disk_that_fills_up_ends_a_search_that_the_same_command_resumes(tmp_pa
     assert {name: after[name] for name in before} == before
 
 
-@pytest.mark.parametrize("kills", [pytest.param(1, marks=pytest.mark.slow), 100])
+@pytest.mark.parametrize("kills", [pytest.param(1, marks=pytest.mark.matrix), 100])
 def test_a_worker_that_is_killed_while_it_starts_is_replaced_some_times(
     kills: int, tmp_path: Path
 ) -> None:

@@ -84,9 +84,8 @@ def test_compress(source: str, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "source"),
     [
-        ("run", "table.tfrecord"),
+        ("search", "table.tfrecord"),
         pytest.param("run", "table.csv", marks=pytest.mark.matrix),
-        pytest.param("search", "table.tfrecord", marks=pytest.mark.matrix),
     ],
 )
 def test_search_and_run(command: str, source: str, folder: Path) -> None:

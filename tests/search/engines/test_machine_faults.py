@@ -275,7 +275,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_disk_that_is_really_full(small_disk: Path, tmp_path: Path) -> None:
     """Filled while the run continues, in the middle of whatever it writes; then emptied."""
     words = ("search", "--space", "mlp", "--trials", 5, "--epochs", 2, "--workers", 2,

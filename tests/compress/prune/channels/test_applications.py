@@ -29,6 +29,8 @@ from tests.compress.prune.channels.law import compare, outputs_of, randomize, re
 SMALLEST = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}
 FAMILIES = ("ConvNeXtTiny", "EfficientNetB0", "MobileNetV3Small", "ResNet50", "VGG16")
 """One of each kind: `test_all` has all 40."""
+OFTEN = ("ConvNeXtTiny", "EfficientNetB0", "VGG16")
+"""The others are `matrix`: `test_blocks.py` has blocks of a ResNet and a MobileNet."""
 SHARES = (0.5, 0.25)
 
 
@@ -189,7 +191,10 @@ def _litert(model: Any, x: Any, folder: Path, expected: Any) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in OFTEN else pytest.mark.matrix) for name in FAMILIES],
+)
 def test_families(name: str, tmp_path: Path) -> None:
     examined(name, tmp_path, SHARES[-1:])
 
