@@ -19,9 +19,9 @@ demo: $(READY)
 
 # tests of one file stay together: they share fixtures; several workers with a thread for every core each take 1.4
 # times as long, because idle threads spin
-test test-lowest test-313: export TF_NUM_INTRAOP_THREADS ?= 1
-test test-lowest test-313: export OMP_NUM_THREADS ?= 1
-test test-lowest test-313: export OPENBLAS_NUM_THREADS ?= 1
+test test-slow test-lowest test-313: export TF_NUM_INTRAOP_THREADS ?= 1
+test test-slow test-lowest test-313: export OMP_NUM_THREADS ?= 1
+test test-slow test-lowest test-313: export OPENBLAS_NUM_THREADS ?= 1
 test: $(READY)
 	$(BIN)/python $(PYTEST) --dist=loadfile -m "not slow and not matrix" --durations=10
 

@@ -68,11 +68,12 @@ def trained(folder: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_search_compress_report_and_extension(tmp_path: Path) -> None:
-    done = paretune("run", "--trials", 3, *QUICK, "--out", "r,s", cwd=tmp_path)
+    how = ("--space", "mlp", "--workers", 1, *QUICK, "--out", "r,s")
+    done = paretune("run", "--trials", 2, *how, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "r,s"
     report = json.loads((folder / "report.json").read_text())
-    assert len(report["candidates"]) == 3
+    assert len(report["candidates"]) == 2
     compressed = {item["model"] for item in report["compressed"]}
     assert compressed == set(report["front"])
     assert {row["variant"] for row in report["files"]} == {"dense", "pruned"}
@@ -95,16 +96,16 @@ def test_search_compress_report_and_extension(tmp_path: Path) -> None:
     assert (folder / "report.html").read_bytes() == before
     (folder / "elsewhere").rename(folder / "study.journal")
 
-    # two more trials: the first three stay as they are
+    # one more trial: the first two stay as they are
     old = records(folder)
-    more = paretune("run", "--trials", 5, *QUICK, "--out", "r,s", cwd=tmp_path)
+    more = paretune("run", "--trials", 3, *how, cwd=tmp_path)
     assert more.returncode == 0, more.stderr
-    assert len(records(folder)) == 5
+    assert len(records(folder)) == 3
     assert {name: records(folder)[name] for name in old} == old
 
     # another plan in the same folder is refused, and nothing changes
     listing = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    other = paretune("run", "--trials", 5, *QUICK, "--seed", 9, "--out", "r,s", cwd=tmp_path)
+    other = paretune("run", "--trials", 3, *how, "--seed", 9, cwd=tmp_path)
     assert other.returncode == 2
     assert "seed was 0, now 9" in other.stderr
     assert listing == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
@@ -140,20 +141,20 @@ def test_search_compress_report_and_extension(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_killed_in_the_middle_of_a_trial(tmp_path: Path) -> None:
     """Kill -9 to the run's process alone, twice: workers end too, and nothing is lost."""
-    words = ("run", "--trials", 8, *QUICK[2:], "--epochs", 8, "--out", "r")
+    words = ("run", "--space", "mlp", "--trials", 5, *QUICK[2:], "--epochs", 8, "--out", "r")
     folder = tmp_path / "r"
-    for target in (1, 5):
+    for target in (1, 3):
         process = start(*words, cwd=tmp_path)
         wait_for(lambda target=target: len(trained(folder)) >= target)
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
     before = records(folder)
-    assert 5 <= len(before) < 8
+    assert 3 <= len(before) < 5
     done = paretune(*words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     after = records(folder)
     assert {name: after[name] for name in before} == before
-    assert len(trained(folder)) == 8
+    assert len(trained(folder)) == 5
     states = Counter(trial.state for trial in study(folder).trials)
     assert states[TrialState.RUNNING] == states[TrialState.WAITING] == 0
     complete = [t.number for t in study(folder).trials if t.state == TrialState.COMPLETE]
@@ -171,7 +172,7 @@ def test_killed_in_the_middle_of_a_trial(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_workers_trial_is_tried_again(tmp_path: Path) -> None:
-    words = ("search", "--trials", 4, "--epochs", 8, "--workers", 1, "--out", "r")
+    words = ("search", "--trials", 3, "--epochs", 6, "--workers", 1, "--out", "r")
     folder = tmp_path / "r"
     process = start(*words, cwd=tmp_path)
 
@@ -199,7 +200,7 @@ def test_a_killed_workers_trial_is_tried_again(tmp_path: Path) -> None:
     assert process.returncode == 0, output
     items = records(folder).values()
     assert all(item["state"] in ("complete", "stopped") for item in items)
-    assert len(trained(folder)) == 4
+    assert len(trained(folder)) == 3
     assert "worker died (signal SIGKILL); it runs again as " in (folder / "log.txt").read_text()
 
 
@@ -232,7 +233,7 @@ import keras
 
 def build(trial, data):
     units = trial.suggest_int("units", 1, 64)
-    kind = ("good", "raises", "wrong", "endless")[min(trial.number % 6, 4) % 4]
+    kind = ("good", "raises", "wrong", "endless")[trial.number % 4]
     if kind == "raises":
         raise RuntimeError("no such network")
     while kind == "endless":
@@ -248,23 +249,23 @@ def test_the_users_space_may_fail_in_every_way(tmp_path: Path) -> None:
     """It raises, makes a model with a wrong output, never returns: the search continues."""
     (tmp_path / "own.py").write_text(SPACE)
     done = paretune(
-        "search", "--space", "own:build", "--trials", 6, "--epochs", 2, "--workers", 1,
-        "--trial-minutes", 0.5, "--stopping", "none", "--out", "r", cwd=tmp_path,
+        "search", "--space", "own:build", "--trials", 5, "--epochs", 2, "--workers", 1,
+        "--trial-minutes", 0.25, "--stopping", "none", "--out", "r", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     items = records(tmp_path / "r")
-    assert [items[f"{number:04d}"]["state"] for number in range(6)] == [
-        "complete", "failed", "failed", "failed", "complete", "complete",
+    assert [items[f"{number:04d}"]["state"] for number in range(5)] == [
+        "complete", "failed", "failed", "failed", "complete",
     ]  # fmt: skip
     assert items["0001"]["reason"] == "RuntimeError: no such network"
     assert "3" in items["0002"]["reason"]
     assert "10" in items["0002"]["reason"]
-    assert items["0003"]["reason"] == "ended at its time limit of 30 s"
+    assert items["0003"]["reason"] == "ended at its time limit of 15 s"
 
 
 @pytest.mark.slow
 def test_one_worker_repeats_a_search_exactly(tmp_path: Path) -> None:
-    words = ("search", "--trials", 6, "--epochs", 4, "--workers", 1, "--threads", 1)
+    words = ("search", "--trials", 4, "--epochs", 3, "--workers", 1, "--threads", 1)
     found = []
     for name in ("a", "b"):
         done = paretune(*words, "--out", name, cwd=tmp_path)
@@ -276,4 +277,4 @@ def test_one_worker_repeats_a_search_exactly(tmp_path: Path) -> None:
             for _, item in sorted(records(tmp_path / name).items())
         ])  # fmt: skip
     assert found[0] == found[1]
-    assert len(found[0]) >= 6
+    assert len(found[0]) >= 4

@@ -70,6 +70,7 @@ def test_workers_train_what_one_process_trains(
 
 
 @pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
 def test_workers_of_a_cluster(
     trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

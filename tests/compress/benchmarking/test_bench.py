@@ -46,7 +46,7 @@ def test_every_runtime_format_and_thread_count(models: list[Path], tmp_path: Pat
         formats=("float32", "int8"),
         threads=("1", "2"),
         compare=("wide", "small"),
-        budget=6.0,
+        budget=2.0,
         out=str(tmp_path / "out"),
     )
     result = bench(models, plan)

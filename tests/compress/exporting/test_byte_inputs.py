@@ -260,7 +260,7 @@ def test_the_command_line_compresses(stored: tuple[Path, Path], tmp_path: Path) 
     assert about["preprocess"]["scale"] == 1.0
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_the_command_line_shrinks_to_a_size(stored: tuple[Path, Path], tmp_path: Path) -> None:
     model, data = stored
     out = tmp_path / "out"

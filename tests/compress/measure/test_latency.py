@@ -276,7 +276,7 @@ def test_intervals_hold_what_is_so(fake: FakeRuntime, spread: float) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.005, pytest.param(0.1, marks=pytest.mark.matrix)])
-@pytest.mark.parametrize("spread", [0.0, 0.02])
+@pytest.mark.parametrize("spread", [pytest.param(0.0, marks=pytest.mark.matrix), 0.02])
 def test_intervals_hold_what_is_so_in_long(fake: FakeRuntime, spread: float, noise: float) -> None:
     fake.spread, fake.noise = spread, noise
     assert min(coverage(fake, 300)) >= 0.94

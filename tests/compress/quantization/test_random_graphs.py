@@ -16,7 +16,7 @@ import pytest
 from tests.compress.quantization.equal import compared, made_twin
 from tests.compress.quantization.graphs import graph
 
-FEW, SOME = 3, 6
+FEW, SOME = 3, 2
 REFERENCE = 0.95
 """Share of outputs within a step on reference kernels, which round twice: so far they are from the
 default kernels, too."""

@@ -118,8 +118,8 @@ def by_hand(kind: str, y: Any, scores: Any) -> float:
     ("kind", "main"),
     [
         pytest.param("segmentation", "mean_iou", marks=pytest.mark.slow),
-        pytest.param("masks", "mean_iou", marks=pytest.mark.slow),
-        pytest.param("regression", "r2", marks=pytest.mark.slow),
+        pytest.param("masks", "mean_iou", marks=pytest.mark.matrix),
+        pytest.param("regression", "r2", marks=pytest.mark.matrix),
         pytest.param("tagging", "accuracy", marks=pytest.mark.slow),
         pytest.param("reconstruction", "r2", marks=pytest.mark.slow),
     ],

@@ -55,7 +55,7 @@ def perceptron(data: Dataset, width: int, activation: str | None) -> Any:
     ("kind", "activation", "main"),
     [
         ("binary", "sigmoid", "accuracy"),
-        pytest.param("binary", None, "accuracy", marks=pytest.mark.slow),
+        pytest.param("binary", None, "accuracy", marks=pytest.mark.matrix),
         pytest.param("multilabel", "sigmoid", "f1_macro", marks=pytest.mark.slow),
         pytest.param("regression", None, "r2", marks=pytest.mark.slow),
     ],

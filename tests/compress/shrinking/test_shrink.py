@@ -19,6 +19,7 @@ from compress.data import Dataset
 from compress.measure.runtimes import prepare_session
 from compress.model.io import load_model
 from compress.report import load_report
+from compress.shrinking import variations
 from compress.shrinking.shrink import ShrinkResult, shrink
 
 QUICK: dict[str, Any] = {
@@ -186,17 +187,22 @@ class _Killed(Exception):
 
 STEPS = (
     "compress.shrinking.candidate_builder.write_json",
-    "compress.shrinking.candidate.write_json",
     "compress.shrinking.candidate_builder.prune_channels",
-    "compress.shrinking.final_evaluation.evaluate_artifacts",
-    "compress.shrinking.final_evaluation.measure_stage",
     "compress.shrinking.ship.save_model",
     "compress.shrinking.final_evaluation.write_json",
+    "compress.shrinking.candidate.write_json",
+    "compress.shrinking.final_evaluation.evaluate_artifacts",
+    "compress.shrinking.final_evaluation.measure_stage",
 )
 
 
 @pytest.mark.parametrize(
-    "place", [STEPS[0], *(pytest.param(item, marks=pytest.mark.slow) for item in STEPS[1:])]
+    "place",
+    [
+        STEPS[0],
+        *(pytest.param(item, marks=pytest.mark.slow) for item in STEPS[1:4]),
+        *(pytest.param(item, marks=pytest.mark.matrix) for item in STEPS[4:]),
+    ],
 )
 def test_killed_at_a_step_and_started_again(
     halved: ShrinkResult,
@@ -278,7 +284,7 @@ def test_a_format_that_meets_the_goal_alone_keeps_every_channel(
     np.testing.assert_allclose(made, wanted, atol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_examples_without_labels_are_enough(trained: Any, digits: Dataset, tmp_path: Path) -> None:
     x = digits.preprocess(digits.train.x)
     result = shrink(trained, x, params=0.6, out=tmp_path / "out", formats=["float32"], **QUICK)
@@ -322,8 +328,10 @@ def test_a_budget_bounds_it(trained: Any, digits: Dataset, tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_what_a_budget_leaves_goes_into_variations(
-    trained: Any, digits: Dataset, tmp_path: Path
+    trained: Any, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # the first ones are random, then TPE samples
+    monkeypatch.setattr(variations, "MOST", variations.FIRST + 2)
     quick = {
         **QUICK,
         "no_train": False,

@@ -40,7 +40,7 @@ def test_what_rounding_alone_takes_is_told_with_what_can_be_done() -> None:
     assert "and 2 more. Format int8-qat" in describe_rounding_loss(bar, many, "float32")
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_net_without_training_is_calibrated(
     trained: Any, digits: Dataset, tmp_path: Path
 ) -> None:

@@ -43,8 +43,7 @@ def test_the_better_weights_are_kept(small_cnn: Callable[..., Any], digits: Data
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rate", [1e-3, 3.0])
-def test_a_repaired_model_is_never_made_worse(rate: float, tmp_path: Path) -> None:
+def test_a_repaired_model_is_never_made_worse(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(900, 8)).astype("float32")
     y = (x @ rng.normal(size=(8, 3))).argmax(1)
@@ -57,17 +56,20 @@ def test_a_repaired_model_is_never_made_worse(rate: float, tmp_path: Path) -> No
     repaired = compress_model(
         model, (x[:600], y[:600]), finetune_epochs=0, out=tmp_path / "a", **how
     )
-    tuned = compress_model(
-        model, (x[:600], y[:600]), finetune_epochs=2, learning_rate=rate,
-        finetune_optimizer="sgd", out=tmp_path / "b", **how,
-    )  # fmt: skip
-    (start,), (end,) = repaired.report.compressed, tuned.report.compressed
-    first, last = (record.val["pruned"]["accuracy"] for record in (start, end))
-    assert last >= first
-    told = [note for note in end.notes if "before fine-tuning" in note]
-    assert told == [f"validation accuracy before fine-tuning {first:.4f}"]
-    kept = "fine-tuning made it no better: its weights are those before" in end.notes
-    assert kept == (end.best_epoch == 0) == (rate > 1)
-    if kept:
-        assert last == first
-    same_arrays(before, model.get_weights())
+    (start,) = repaired.report.compressed
+    first = start.val["pruned"]["accuracy"]
+    for rate in (1e-3, 3.0):
+        tuned = compress_model(
+            model, (x[:600], y[:600]), finetune_epochs=2, learning_rate=rate,
+            finetune_optimizer="sgd", out=tmp_path / str(rate), **how,
+        )  # fmt: skip
+        (end,) = tuned.report.compressed
+        last = end.val["pruned"]["accuracy"]
+        assert last >= first
+        told = [note for note in end.notes if "before fine-tuning" in note]
+        assert told == [f"validation accuracy before fine-tuning {first:.4f}"]
+        kept = "fine-tuning made it no better: its weights are those before" in end.notes
+        assert kept == (end.best_epoch == 0) == (rate > 1)
+        if kept:
+            assert last == first
+        same_arrays(before, model.get_weights())

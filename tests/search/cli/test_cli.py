@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from search.cli import app
 from search.cli._options import read_plan_file
 from tests.search.test_run import paretune
 
@@ -115,7 +117,7 @@ def test_one_line_with_tensorflow_loaded(words: list[str], message: str, tmp_pat
 @pytest.mark.slow
 def test_inspect(tmp_path: Path, small_cnn: Callable[..., Any]) -> None:
     small_cnn().save(tmp_path / "m.keras")
-    done = paretune("inspect", "m.keras", "--out", "m.json", cwd=tmp_path)
+    done = paretune("inspect", "m.keras", "--profile", "--out", "m.json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert done.stdout.splitlines()[-1] == "written: m.json"
@@ -159,7 +161,7 @@ def test_inspect_a_file_that_is_no_keras_model(
 
 
 @pytest.mark.slow
-def test_open_sizes_of_several_inputs(tmp_path: Path) -> None:
+def test_open_sizes_of_several_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import keras
     from keras import layers
 
@@ -167,12 +169,14 @@ def test_open_sizes_of_several_inputs(tmp_path: Path) -> None:
     made = [layers.Conv2D(5, 3, padding="same")(inputs[0]), layers.Dense(6)(inputs[1])]
     keras.Model(inputs, made).save(tmp_path / "m.keras")
     sizes = "image=8,9,3,table=7,4"
-    done = paretune("inspect", "m.keras", "--input-shape", sizes, "--out", "m.json", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    words = ["inspect", "m.keras", "--input-shape"]
+    done = CliRunner().invoke(app, [*words, sizes, "--out", "m.json"])
+    assert done.exit_code == 0, done.stderr
     macs = 8 * 9 * 27 * 5 + 7 * 4 * 6
     assert json.loads((tmp_path / "m.json").read_text())["costs"]["macs"] == macs
-    done = paretune("inspect", "m.keras", "--input-shape", "picture=8,9,3", cwd=tmp_path)
-    assert done.returncode == 2
+    done = CliRunner().invoke(app, [*words, "picture=8,9,3"])
+    assert done.exit_code == 2
     assert "image (None, None, 3), table (None, 4). Received: picture." in done.stderr
 
 

@@ -28,7 +28,7 @@ def test_sigterm_ends_a_search_with_its_workers_and_the_same_command_resumes(
     tmp_path: Path,
 ) -> None:
     folder = tmp_path / "r"
-    words = ("search", "--data", "digits", "--space", "mlp", "--trials", 4, "--epochs", 2,
+    words = ("search", "--data", "digits", "--space", "mlp", "--trials", 3, "--epochs", 1,
              "--workers", 1, "--stopping", "none", "--out", folder)  # fmt: skip
     process = start(*words, cwd=tmp_path)
     wait_for(partial(_has_one, folder))
@@ -49,7 +49,7 @@ def _has_one(folder: Path) -> bool:
     return bool(records(folder))
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_disk_that_fills_up_ends_a_search_that_the_same_command_resumes(tmp_path: Path) -> None:
     folder = tmp_path / "r"
 
@@ -80,7 +80,7 @@ def test_a_disk_that_fills_up_ends_a_search_that_the_same_command_resumes(tmp_pa
     assert {name: after[name] for name in before} == before
 
 
-@pytest.mark.parametrize("kills", [pytest.param(1, marks=pytest.mark.slow), 100])
+@pytest.mark.parametrize("kills", [pytest.param(1, marks=pytest.mark.matrix), 100])
 def test_a_worker_that_is_killed_while_it_starts_is_replaced_some_times(
     kills: int, tmp_path: Path
 ) -> None:

@@ -82,7 +82,11 @@ def test_compress(source: str, folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("command", "source"), [("search", "table.tfrecord"), ("run", "table.csv")]
+    ("command", "source"),
+    [
+        ("search", "table.tfrecord"),
+        pytest.param("run", "table.csv", marks=pytest.mark.matrix),
+    ],
 )
 def test_search_and_run(command: str, source: str, folder: Path) -> None:
     words = [

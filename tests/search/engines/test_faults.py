@@ -1,7 +1,7 @@
 """Long fault tests on real processes: kills at random moments, memory over many trials.
 
-PARETUNE_KILLS and PARETUNE_TRIALS make them longer, and PARETUNE_FIGURES names a folder that their
-figures are written to, as for docs/results/search.md.
+`tests/fuzz/test_kills.py` has fewer kills. PARETUNE_KILLS and PARETUNE_TRIALS make them longer, and
+PARETUNE_FIGURES names a folder that their figures are written to, as for docs/results/search.md.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ def processes(text: str) -> dict[int, int]:
     return found
 
 
+@pytest.mark.matrix
 def test_killed_again_and_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """No finished trial is lost, changed or repeated; none runs on; the count is the plan's."""
     rng = random.Random(1)

@@ -80,20 +80,20 @@ def test_a_node_dies_another_joins_the_database_restarts(
     cluster: Any, database: Server, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    process = start(*on_cluster(database.url, out, 24), cwd=tmp_path)
-    until(out, 4, process)
+    process = start(*on_cluster(database.url, out, 14), cwd=tmp_path)
+    until(out, 3, process)
     cluster.remove_node(cluster.list_all_nodes()[1], allow_graceful=False)
-    until(out, 10, process)
+    until(out, 6, process)
     cluster.add_node(**NODE, num_cpus=2)
-    until(out, 16, process)
+    until(out, 9, process)
     database.restart()
     said, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, said
-    nothing_lost_nothing_twice(out, database.url, 24)
+    nothing_lost_nothing_twice(out, database.url, 14)
     assert "its node was lost" in (out / "log.txt").read_text()
     # one machine's: the same choices, as the sampler is random, but for the order
     alone = tmp_path / "alone"
-    done = paretune("search", *SPACE, "--trials", 24, "--out", alone, cwd=tmp_path)
+    done = paretune("search", *SPACE, "--trials", 14, "--out", alone, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     best = [
         max(item["val"]["accuracy"] for item in records(folder).values()

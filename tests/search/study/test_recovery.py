@@ -273,7 +273,7 @@ def test_mutated_journals(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seeds", [(84, 600), pytest.param((600, 1400), marks=pytest.mark.matrix)])
+@pytest.mark.parametrize("seeds", [(84, 252), pytest.param((252, 1400), marks=pytest.mark.matrix)])
 def test_many_mutated_journals(
     seeds: tuple[int, int], run: SearchFolder, tmp_path: Path, digits: Dataset
 ) -> None:

@@ -29,6 +29,8 @@ from tests.compress.prune.channels.law import compare, outputs_of, randomize, re
 SMALLEST = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}
 FAMILIES = ("ConvNeXtTiny", "EfficientNetB0", "MobileNetV3Small", "ResNet50", "VGG16")
 """One of each kind: `test_all` has all 40."""
+OFTEN = ("ConvNeXtTiny", "EfficientNetB0", "VGG16")
+"""The others are `matrix`: `test_blocks.py` has blocks of a ResNet and a MobileNet."""
 SHARES = (0.5, 0.25)
 
 
@@ -158,20 +160,18 @@ def examine(model: Any, name: str, share: float, folder: Path | None) -> Result:
     )  # fmt: skip
 
 
-def examined(name: str, folder: Path | None, filed: Sequence[float] = SHARES) -> list[Result]:
-    """Examines a network at every share; draws its weights anew where they make it chaotic.
+def examined(name: str, folder: Path, shares: Sequence[float] = SHARES) -> list[Result]:
+    """Examines a network at the shares; draws its weights anew where they make it chaotic.
 
     Args:
         name: Its constructor.
         folder: See `examine`.
-        filed: Shares at which files are made and checked too: that takes most of the time.
+        shares: Of the MACs.
     """
     for seed in range(4):
         model = build(name, seed)
         try:
-            return [
-                examine(model, name, share, folder if share in filed else None) for share in SHARES
-            ]
+            return [examine(model, name, share, folder) for share in shares]
         except Chaotic as reason:
             print(f"{name}, seed {seed}: {reason}", file=sys.stderr)
     raise AssertionError(f"{name}: chaotic with every seed")
@@ -191,9 +191,12 @@ def _litert(model: Any, x: Any, folder: Path, expected: Any) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in OFTEN else pytest.mark.matrix) for name in FAMILIES],
+)
 def test_families(name: str, tmp_path: Path) -> None:
-    examined(name, tmp_path, filed=SHARES[-1:])
+    examined(name, tmp_path, SHARES[-1:])
 
 
 @pytest.mark.matrix

@@ -38,7 +38,7 @@ from tests.compress.prune.channels.test_applications import build as application
 from tests.compress.prune.channels.test_applications import images
 
 FEW = 4
-GRAPHS = 20
+SOME, MANY = 8, 20
 ONE_ENTRY = pytest.mark.filterwarnings("ignore:(.|\n)*softmax over axis")
 
 
@@ -120,10 +120,11 @@ def test_random_blocks(seed: int) -> None:
 
 @ONE_ENTRY
 @pytest.mark.slow
-def test_many_random_blocks() -> None:
-    blocks = [obeys(seed) for seed in range(FEW, FEW + GRAPHS)]
-    assert sum(count for count, _ in blocks) >= 5 * GRAPHS
-    assert sum(inner for _, inner in blocks) >= GRAPHS
+@pytest.mark.parametrize("number", [SOME, pytest.param(MANY, marks=pytest.mark.matrix)])
+def test_many_random_blocks(number: int) -> None:
+    blocks = [obeys(seed) for seed in range(FEW, FEW + number)]
+    assert sum(count for count, _ in blocks) >= 5 * number
+    assert sum(inner for _, inner in blocks) >= number
 
 
 def obeys(seed: int) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable
-from itertools import count, islice
+from itertools import chain, count, islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,10 +18,12 @@ from compress.prune.channels.selection.costs import CostModel
 from tests.compress.prune.channels.generator import graph
 from tests.compress.prune.channels.law import check
 
-FEW = 6
+FEW, SOME = 6, 10
 GRAPHS = int(os.environ.get("PARETUNE_GRAPHS", "24"))
 MOST_MORE = 400
 OF_SEVERAL = 100
+# seeds of graphs with rules that are drawn seldom
+RARE_SEEDS = (20, 23, 34, 37, 39, 44, 68, 80, 109)
 # seeds that once broke the law
 KEPT_SEEDS: tuple[int, ...] = ()
 
@@ -38,9 +40,9 @@ class Cut(NamedTuple):
 
 
 def starts(number: int, step: int) -> list[Any]:
-    """Returns where each piece begins; all but the first quarter are run by hand."""
+    """Returns where each piece begins; all but the first are run by hand."""
     return [
-        pytest.param(start, marks=[pytest.mark.matrix] if start >= number // 4 else [])
+        pytest.param(start, marks=[pytest.mark.matrix] if start else [])
         for start in range(0, number, step)
     ]
 
@@ -103,9 +105,9 @@ def test_a_few_graphs_of_several_outputs(seed: int) -> None:
 
 @ONE_ENTRY
 @pytest.mark.slow
-@pytest.mark.parametrize("start", starts(OF_SEVERAL, 25))
+@pytest.mark.parametrize("start", starts(OF_SEVERAL, 10))
 def test_graphs_of_several_outputs(start: int) -> None:
-    assert_they_shrank(obeys(seed, several=True) for seed in range(start, start + 25))
+    assert_they_shrank(obeys(seed, several=True) for seed in range(start, start + 10))
 
 
 def test_graphs_that_are_held_as_a_whole_do_not_pass() -> None:
@@ -128,19 +130,20 @@ def test_graphs_that_once_broke(seed: int) -> None:
 
 @ONE_ENTRY
 @pytest.mark.slow
-def test_random_graphs(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("number", [SOME, pytest.param(GRAPHS, marks=pytest.mark.matrix)])
+def test_random_graphs(number: int, capsys: pytest.CaptureFixture[str]) -> None:
     hits.clear()
     seeds = count(FEW)
-    assert_they_shrank([obeys(seed) for seed in islice(seeds, GRAPHS)])
+    assert_they_shrank([obeys(seed) for seed in islice(seeds, number)])
     expected = {name_of(rule) for rule in list_rules()} - ELSEWHERE
-    # rules that are drawn seldom: graphs are built, which is cheap, until one has them
-    for seed in islice(seeds, MOST_MORE):
+    # if the seeds at hand lack a rule, graphs are built until one has it
+    for seed in chain(RARE_SEEDS, islice(seeds, MOST_MORE)):
         if expected <= set(hits):
             break
         if (expected - set(hits)) & set(rules_in(record_program(graph(seed)))):
             obeys(seed)
     with capsys.disabled():
-        print(f"\nrules hit in {GRAPHS} graphs and those that were looked for:")
+        print(f"\nrules hit in {number} graphs and those that were looked for:")
         for name, number in sorted(hits.items()):
             print(f"  {number:5d} {name}")
     assert set(hits) >= expected, f"not hit: {sorted(expected - set(hits))}"
