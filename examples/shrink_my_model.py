@@ -1,6 +1,6 @@
 """Shrinks a trained model to half of its multiply-accumulates, and writes files of it.
 
-    python shrink_my_model.py [MODEL.keras] [--epochs 8] [--latency-budget 10s]
+    python shrink_my_model.py [MODEL.keras] [--epochs 8]
 
 Without MODEL a small network is trained first, on scikit-learn's digits.
 """
@@ -38,7 +38,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("model", nargs="?", help="a .keras file for inputs of 8 x 8 x 1")
     parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--latency-budget", default="10s", help="of timing")
     given = parser.parse_args()
 
     digits = load_digits()
@@ -47,8 +46,7 @@ if __name__ == "__main__":
         digits.images[..., None] / 16, digits.target, test_size=0.2, random_state=0
     )
     x, x_val, y, y_val = train_test_split(x, y, test_size=0.2, random_state=0)
-    options = {"val": (x_val, y_val), "test": (x_test, y_test)}
-    options["latency_budget"] = given.latency_budget
+    options = {"val": (x_val, y_val), "test": (x_test, y_test), "latency_budget": "10s"}
     model = keras.saving.load_model(given.model) if given.model else trained(x, y, given.epochs)
 
     # half of the MACs; fine-tuned with the model as it was as the teacher

@@ -351,9 +351,10 @@ def test_a_layer_rule(folder: Path) -> None:
 @pytest.mark.slow
 def test_a_search_in_worker_processes(folder: Path) -> None:
     done = paretune(
-        "search", "--plugins", "mine", "--data", "corners", "--task", "graded", "--space", "tiny",
+        "run", "--plugins", "mine", "--data", "corners", "--task", "graded", "--space", "tiny",
         "--sampler", "first", "--objectives", "grade,macs", "--trials", "1", "--epochs", "2",
-        "--workers", "1", "--batch-size", "32", "--out", "out",
+        "--workers", "1", "--finetune-epochs", "1", "--batch-size", "32", "--formats", "float32",
+        "--latency-budget", "0.2", "--out", "out",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     assert "grade" in done.stdout

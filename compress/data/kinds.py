@@ -253,10 +253,11 @@ def build_raw_data(
     Raises:
         InputError: Lengths disagree, arrays have other types or shapes, or do not fit the head.
     """
-    splits: dict[str, Any] = {
+    splits = {
         part: Split(*item) if isinstance(item, tuple) else item for part, item in parts.items()
     }
     train, task, head = splits["train"], request.options.task, request.head
+    assert train is not None, "whoever reads a source looks for it"
     if train.y is None:
         label_format = LabelFormat(task)
     else:
@@ -302,13 +303,14 @@ def read_parts(
     Raises:
         InputError: Labels have another format, or lengths disagree.
     """
-    splits: dict[str, Any] = {
+    splits = {
         part: None
         if item is None
         else _read_part(item, part, label_format, source, convert_examples)
         for part, item in parts.items()
     }
     train = splits["train"]
+    assert train is not None, "it was looked for"
     outputs = tuple(
         Output(name, output_format.kind, build_class_names(output_format, train.y[name]))
         for name, output_format in label_format.output_formats.items()

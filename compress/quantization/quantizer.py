@@ -118,7 +118,8 @@ def quantize(
         x: (n, ...), as the model takes them, sizes known; y: see `as_dataset`.
 
     Returns:
-        The float model and its fake-quantized version.
+        The float model and its fake-quantized version; with test data, the verdict on them, for
+        which both are evaluated once, at the end.
 
     Raises:
         InputError: The model does not fit the data, is no graph of layers, has open sizes, is
@@ -172,6 +173,9 @@ def compare_on_test(original: keras.Model, quantized: keras.Model, data: Dataset
         original: The model that was quantized.
         quantized: Its fake-quantized version.
         data: Data with at least one test example.
+
+    Raises:
+        InputError: A model does not fit the data.
     """
     task, labels = data.task, data.labels(data.test)
     (before, original_values), (after, values) = (

@@ -229,6 +229,7 @@ class Scheduler:
         )
 
     def _predict_originals(self, models: Iterable[ScheduledModel]) -> list[Point]:
+        """Predict the points of the unpruned files of several models."""
         return [point for model in models for point in self._predict_original(model)]
 
     def _find_most_accurate(self) -> str | None:
@@ -249,9 +250,10 @@ class Scheduler:
         self, model: ScheduledModel, share: float
     ) -> tuple[float, float, list[Point]]:
         """Forecast a fine-tuned size of a model: error, spread of its log, points of the files."""
-        size = model.sizes.get(share) if share < 1 else None
-        repaired, macs = None if share < 1 else 0.0, share * model.macs
-        if size is not None:
+        repaired, macs = None, share * model.macs
+        if share == 1:
+            repaired = 0.0
+        elif (size := model.sizes.get(share)) is not None:
             repaired = compute_log_ratio(size.result.quality, model.quality)
             macs = size.result.macs
         halvings = math.log2(model.macs / max(macs, 1.0))

@@ -13,8 +13,6 @@ import pytest
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 
-QUICK = ("--latency-budget", "1s")
-
 pytestmark = pytest.mark.slow
 
 
@@ -48,7 +46,7 @@ def test_there_is_a_test_for_each() -> None:
 
 
 def test_shrink_my_model(tmp_path: Path) -> None:
-    printed = run(tmp_path, "shrink_my_model.py", "--epochs", "2", *QUICK)
+    printed = run(tmp_path, "shrink_my_model.py", "--epochs", "2")
     file = tmp_path / re.search("to ship: (.*)", printed)[1]  # type: ignore[index]
     assert file.suffix == ".tflite"
     assert file.stat().st_size > 1000
@@ -65,7 +63,7 @@ def test_distil(tmp_path: Path) -> None:
 
 
 def test_find_a_network(tmp_path: Path) -> None:
-    printed = run(tmp_path, "find_a_network.py", "--trials", "2", "--epochs", "1", *QUICK)
+    printed = run(tmp_path, "find_a_network.py", "--trials", "2", "--epochs", "1")
     assert "open runs/example/report.html" in printed
     assert (tmp_path / "runs/example/report.html").is_file()
     # those that exceeded the limit have a record too

@@ -69,7 +69,6 @@ def test_workers_train_what_one_process_trains(
     assert again.outcome == each[1].outcome
 
 
-@pytest.mark.slow
 @pytest.mark.matrix
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
 def test_workers_of_a_cluster(

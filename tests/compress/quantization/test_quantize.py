@@ -15,6 +15,7 @@ from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.measure.runtimes import prepare_session
 from compress.plan import QuantizeOptions, TrainSettings
+from compress.quantization.quantizer import compare_on_test
 from compress.train import train
 from compress.train.predict import evaluate_model
 
@@ -86,6 +87,22 @@ def test_the_plain_model_is_what_the_twin_computes_with(learnt: Any, blobs: Data
     assert made.verdict is not None
     assert (made.verdict.before, made.verdict.after) == (before, after)
     assert f"test accuracy: {before:.2%} -> {after:.2%}".replace("%", " %") in str(made)
+
+
+def test_the_verdict_tells_the_original_from_the_other(learnt: Any, blobs: Dataset) -> None:
+    broken = keras.models.clone_model(learnt)
+    for weight in broken.trainable_weights:
+        weight.assign(np.zeros(weight.shape))
+    verdict = compare_on_test(learnt, broken, blobs)
+    labels = blobs.test.y
+    right = np.asarray(learnt(blobs.inputs("test"), training=False)).argmax(-1) == labels
+    assert verdict.examples == len(labels)
+    assert verdict.before == np.mean(right)
+    assert verdict.after == np.mean(labels == 0)  # the first class where all outputs are equal
+    assert verdict.low is not None
+    assert verdict.high is not None
+    change = verdict.after - verdict.before
+    assert verdict.low < change < verdict.high < 0
 
 
 def test_examples_alone_calibrate(learnt: Any, blobs: Dataset) -> None:

@@ -144,8 +144,8 @@ def test_random_graphs(number: int, capsys: pytest.CaptureFixture[str]) -> None:
             obeys(seed)
     with capsys.disabled():
         print(f"\nrules hit in {number} graphs and those that were looked for:")
-        for name, number in sorted(hits.items()):
-            print(f"  {number:5d} {name}")
+        for name, times in sorted(hits.items()):
+            print(f"  {times:5d} {name}")
     assert set(hits) >= expected, f"not hit: {sorted(expected - set(hits))}"
 
 
