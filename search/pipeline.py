@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from compress.core import credentials, linux
 from compress.core.arguments import check_arguments
@@ -55,8 +55,6 @@ from search.study.storage import open_storage
 from search.study.warm_start import find_sources, read_replayed
 
 if TYPE_CHECKING:
-    from typing import Unpack
-
     from search.plan.settings import RunSettings
 
 

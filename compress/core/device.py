@@ -247,24 +247,18 @@ def select_dtype_policy(compute_capability: tuple[int, int] | None) -> str:
 
 
 @contextmanager
-def use_one_blas_thread() -> Iterator[None]:
-    """Run the linear algebra of NumPy and SciPy on one thread within the context.
+def limit_blas_threads(count: int | None = None) -> Iterator[None]:
+    """Limit the threads of the linear algebra of NumPy and SciPy within the context.
 
     The threads of TensorFlow and BLAS both wait actively for work. If both have as many threads as
     there are cores, factoring one matrix of 576 columns takes eight times as long.
+
+    Args:
+        count: Number of threads; None: all that TensorFlow may use, which must be idle then.
     """
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(limits=1, user_api="blas"):
-        yield
-
-
-@contextmanager
-def use_all_blas_threads() -> Iterator[None]:
-    """Run linear algebra on all threads within the context, while TensorFlow is idle."""
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(limits=count_threads(), user_api="blas"):
+    with threadpool_limits(limits=count or count_threads(), user_api="blas"):
         yield
 
 

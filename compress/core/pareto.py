@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 Losses = npt.NDArray[np.float64]
+Choice = tuple[int, ...]
+"""Index of the level of each unit."""
 
 
 def compute_log_costs(costs: npt.ArrayLike) -> Losses:
@@ -184,3 +186,38 @@ def _compute_volume(losses: Losses, reference: Losses) -> float:
         base = float((reference[:-1] - row[:-1]).prod()) - _compute_volume(limited, reference[:-1])
         total += float(reference[-1] - row[-1]) * base
     return total
+
+
+def trace_convex_hull(losses: Losses, costs: Losses) -> list[Choice]:
+    """Return choices of one level per unit, from the cheapest on, each with a smaller loss.
+
+    Losses and costs of units are assumed to add up. Each step raises one unit to the level with the
+    largest loss reduction per cost. The choices are the corners of the lower convex hull of all
+    (cost, loss) pairs.
+
+    Args:
+        losses: Loss of each unit (rows) at each level (columns), at least 0; infinite for levels
+            that a unit does not support.
+        costs: Cost of each unit (rows) at each level (columns); infinite for unsupported levels.
+
+    Returns:
+        The choices; the first is the cheapest one (with equal costs, the one with less loss).
+
+    Reference:
+        Linear relaxation of the multiple-choice knapsack problem: Sinha and Zoltners 1979, "The
+        Multiple-Choice Knapsack Problem"; for precisions: Dong et al. 2020, "HAWQ-V2", section 3.2,
+        where losses are estimated with Hessians instead of measured.
+    """
+    units = np.arange(len(losses))
+    levels = np.lexsort((losses, costs))[:, 0]
+    choices = [tuple(levels.tolist())]
+    while True:
+        saved = losses[units, levels][:, None] - losses
+        spent = costs - costs[units, levels][:, None]
+        better = (saved > 0) & (spent > 0)
+        gain = np.divide(saved, spent, out=np.zeros_like(saved), where=better)
+        unit, level = np.unravel_index(gain.argmax(), gain.shape)
+        if gain[unit, level] == 0:
+            return choices
+        levels[unit] = level
+        choices.append(tuple(levels.tolist()))

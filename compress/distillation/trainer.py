@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from compress.core.arguments import check_arguments
 from compress.core.device import Device, as_device
@@ -18,16 +18,13 @@ from compress.model.io import as_model
 from compress.plan import DistillOptions, TrainSettings
 from compress.plan.keywords import DISTILL
 from compress.run.origin import find_origin
-from compress.train import train
+from compress.train import EpochRecord, Hook, TrainResult, train
 from compress.train.dataset_loading import prepare_dataset
 
 if TYPE_CHECKING:
-    from typing import Unpack
-
     import keras
 
     from compress.plan.settings import DistillSettings
-    from compress.train import EpochRecord, Hook, TrainResult
 
 DISTILLING = "distilling"
 """Text of the progress of the training."""

@@ -21,8 +21,16 @@ from compress.data.tasks.model_tasks import Answers
 from compress.exporting.conversions import ConversionFailed
 from compress.measure.file_agreement import compute_outputs
 from compress.measure.runtimes import Session, prepare_session
+from compress.model.copies import find_index_inputs
 from compress.model.heads import find_decision_threshold, infer_head
-from compress.model.ports import call_model, flatten_inputs, list_output_names
+from compress.model.ports import (
+    PIXEL_RANGES,
+    call_model,
+    flatten_inputs,
+    is_integer_input,
+    list_input_names,
+    list_output_names,
+)
 from compress.train.predict import Predictor
 
 if TYPE_CHECKING:
@@ -30,6 +38,8 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 2000
 """Number of examples whose inputs are in memory at a time."""
+RANDOM_EXAMPLES = 32
+"""Number of random inputs that check a file if no examples are given."""
 FEWEST, MOST = 200, 2000
 """Examples on which files are compared: with fewer, nearly every comparison would be a tie."""
 
@@ -107,6 +117,39 @@ def predict_outputs(model: keras.Model, probe: Any) -> Any:
         probe: Model inputs (n, ...), or such arrays by name.
     """
     return Predictor(partial(call_model, model), Preprocessing(), model)(probe)
+
+
+def draw_random_inputs(model: keras.Model, seed: int) -> UnlabelledDataset:
+    """Return random inputs, enough to check a file against its model.
+
+    Args:
+        model: The model.
+        seed: Seed of the numbers.
+
+    Raises:
+        InputError: An input size is open.
+    """
+    shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs or []]
+    if not shapes or any(None in shape for shape in shapes):
+        raise InputError(
+            f"Model '{model.name}' must have inputs of known size to be checked without data. "
+            f"Received: {shapes}. Give data=, x alone is enough."
+        )
+    random = np.random.default_rng(seed)
+    indices = find_index_inputs(model)
+    inputs: dict[str, Any] = {}
+    for index, (name, tensor) in enumerate(zip(list_input_names(model), model.inputs, strict=True)):
+        size, kind = (RANDOM_EXAMPLES, *shapes[index]), str(tensor.dtype)
+        if index in indices or (kind not in PIXEL_RANGES and is_integer_input(tensor)):
+            # 0 and 1 are valid indices of any table
+            inputs[name] = random.integers(2, size=size)
+        elif kind in PIXEL_RANGES:
+            inputs[name] = random.integers(*PIXEL_RANGES[kind], size=size, endpoint=True)
+        else:
+            inputs[name] = random.normal(size=size)
+        inputs[name] = inputs[name].astype(np.float32)
+    x = inputs if len(inputs) > 1 else next(iter(inputs.values()))
+    return UnlabelledDataset.from_arrays("random inputs", x)
 
 
 def find_task(model: keras.Model, data: Dataset | UnlabelledDataset) -> tuple[Task, Sequence[str]]:
@@ -228,3 +271,20 @@ def open_session(path: Path, inputs: Sequence[npt.NDArray[Any]]) -> Session:
         )
     path.unlink()
     raise ConversionFailed("made no file that runs of", reason)
+
+
+def describe_ports(session: Session) -> dict[str, Any]:
+    """Return dtype, scale and zero point of a file's inputs and outputs.
+
+    The keys are input and output, or inputs and outputs by name if there are several.
+
+    Args:
+        session: Session of the file.
+    """
+    inputs, outputs = session.inputs, session.outputs
+    if len(inputs) == len(outputs) == 1:
+        return {"input": inputs[0].to_json(), "output": outputs[0].to_json()}
+    return {
+        "inputs": {info.name: info.to_json() for info in inputs},
+        "outputs": {info.name: info.to_json() for info in outputs},
+    }

@@ -22,25 +22,24 @@ from compress.data import Dataset, UnlabelledDataset, sample_stratified
 from compress.exporting.conversions import ConversionFailed
 from compress.exporting.file_checks import (
     check_equivalence,
+    describe_ports,
+    draw_random_inputs,
     find_task,
     open_session,
     predict_outputs,
     predict_with_file,
 )
-from compress.exporting.litert import CALIBRATED as LITERT_CALIBRATED
-from compress.exporting.litert import write_int8, write_litert
+from compress.exporting.litert import CALIBRATED_FORMATS, write_int8, write_litert
 from compress.exporting.onnx import ensure_float32_file, quantize_onnx, write_onnx
 from compress.exporting.tracing import TracedModel
 from compress.measure import formatting
 from compress.measure.file_agreement import describe_low_agreement
-from compress.model.copies import find_index_inputs, fix_input_shapes
+from compress.model.copies import fix_input_shapes
 from compress.model.heads import check_shapes, find_decision_threshold, list_input_shapes
 from compress.model.io import as_model
 from compress.model.layer_patches import describe_excluded_layers, is_fake_quantized, reduce_range
 from compress.model.ports import (
-    PIXEL_RANGES,
     flatten_inputs,
-    is_integer_input,
     list_input_names,
     list_output_names,
 )
@@ -55,14 +54,11 @@ if TYPE_CHECKING:
 
     from compress.exporting.mixed.search import EquivalenceCheck, MixedLimits
     from compress.exporting.mixed.writing import LayerPrecision
-    from compress.measure.runtimes import Session
     from compress.plan.settings import ExportSettings
 
-RANDOM_EXAMPLES = 32
-"""Number of random inputs that check a file if no examples are given."""
 CHECKED_EXAMPLES = 200
 """Number of validation examples that check a file; every class is among them."""
-CALIBRATED = (*LITERT_CALIBRATED, MIXED, "onnx_int8")
+CALIBRATED = (*CALIBRATED_FORMATS, MIXED, "onnx_int8")
 """Formats whose ranges are calibrated on examples."""
 REDUCED_NOTE = (
     f"the weights of {ONNX_QAT} files have 7 bits, and these were quantized with 8 before: "
@@ -210,13 +206,12 @@ def export(
     paths, about = _resolve_paths(Path(path), requested_formats)
     chosen = replace(chosen, formats=tuple(paths))
     source = Path(model) if isinstance(model, (str, Path)) else None
-    if data is None:
-        calibrated_formats = [name for name in paths if name in CALIBRATED]
-        if calibrated_formats:
-            raise InputError(
-                f"{calibrated_formats[0]} must have examples to calibrate on. Received: no data. "
-                "Give data=, x alone is enough."
-            )
+    calibrated_format = next((name for name in paths if name in CALIBRATED), None)
+    if data is None and calibrated_format:
+        raise InputError(
+            f"{calibrated_format} must have examples to calibrate on. Received: no data. "
+            "Give data=, x alone is enough."
+        )
     loaded = as_model(model)
     trained_format = next((name for name in paths if name in QAT_FORMATS), None)
     if trained_format and not is_fake_quantized(loaded):
@@ -226,7 +221,7 @@ def export(
             "int8."
         )
     examples = (
-        _draw_random_inputs(loaded, seed)
+        draw_random_inputs(loaded, seed)
         if data is None
         else as_examples(data, model=loaded, path=source, seed=seed)
     )
@@ -339,7 +334,7 @@ def write_files(
                     task.name,
                 )
             )
-            port_records[path.name] = _describe_ports(session)
+            port_records[path.name] = describe_ports(session)
             if notes:
                 port_records[path.name]["notes"] = list(notes)
             if layers:
@@ -355,10 +350,8 @@ def write_files(
         "class_names": list(names),
     }
     files = {**_read_existing_entries(about, feed_record), **port_records}
-    write_json(
-        about,
-        {**feed_record, "files": files, "notes": [*describe_excluded_layers(model), *refusals]},
-    )
+    model_notes = (*describe_excluded_layers(model), *refusals)
+    write_json(about, {**feed_record, "files": files, "notes": model_notes})
     if refusals and on_refusal is None:
         raise RunFailed(" ".join(refusals))
     return ExportedFiles(results)
@@ -425,20 +418,6 @@ def _read_existing_entries(about: Path, feed_record: Mapping[str, Any]) -> dict[
     }
 
 
-def _describe_ports(session: Session) -> dict[str, Any]:
-    """Return dtype, scale and zero point of a file's inputs and outputs.
-
-    The keys are input and output, or inputs and outputs by name if there are several.
-    """
-    inputs, outputs = session.inputs, session.outputs
-    if len(inputs) == len(outputs) == 1:
-        return {"input": inputs[0].to_json(), "output": outputs[0].to_json()}
-    return {
-        "inputs": {info.name: info.to_json() for info in inputs},
-        "outputs": {info.name: info.to_json() for info in outputs},
-    }
-
-
 def _resolve_paths(path: Path, formats: tuple[str, ...] | None) -> tuple[dict[str, Path], Path]:
     """Return the path of each format's file, and the path of the record beside them.
 
@@ -467,32 +446,3 @@ def _resolve_paths(path: Path, formats: tuple[str, ...] | None) -> tuple[dict[st
 
 def _get_suffix(name: str) -> str:
     return ".onnx" if name.startswith("onnx") else ".tflite"
-
-
-def _draw_random_inputs(model: keras.Model, seed: int) -> UnlabelledDataset:
-    """Return random inputs, enough to check a file against its model.
-
-    Raises:
-        InputError: An input size is open.
-    """
-    shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs or []]
-    if not shapes or any(None in shape for shape in shapes):
-        raise InputError(
-            f"Model '{model.name}' must have inputs of known size to be checked without data. "
-            f"Received: {shapes}. Give data=, x alone is enough."
-        )
-    random = np.random.default_rng(seed)
-    indices = find_index_inputs(model)
-    inputs: dict[str, Any] = {}
-    for index, (name, tensor) in enumerate(zip(list_input_names(model), model.inputs, strict=True)):
-        size, kind = (RANDOM_EXAMPLES, *shapes[index]), str(tensor.dtype)
-        if index in indices or (kind not in PIXEL_RANGES and is_integer_input(tensor)):
-            # 0 and 1 are valid indices of any table
-            inputs[name] = random.integers(2, size=size)
-        elif kind in PIXEL_RANGES:
-            inputs[name] = random.integers(*PIXEL_RANGES[kind], size=size, endpoint=True)
-        else:
-            inputs[name] = random.normal(size=size)
-        inputs[name] = inputs[name].astype(np.float32)
-    x = inputs if len(inputs) > 1 else next(iter(inputs.values()))
-    return UnlabelledDataset.from_arrays("random inputs", x)

@@ -23,7 +23,7 @@ from compress.plan.output import INT16, QAT
 from compress.plugins import CALIBRATORS
 
 CONVERTER = "LiteRT's converter"
-CALIBRATED = ("int8", INT16)
+CALIBRATED_FORMATS = ("int8", INT16)
 """Formats for which the converter calibrates ranges on examples."""
 
 
@@ -76,7 +76,7 @@ def write_litert(
         RunFailed: The model cannot be traced, or the converter refused it, crashed or hung.
     """
     calibration = None
-    if kind in CALIBRATED:
+    if kind in CALIBRATED_FORMATS:
         if representative is None or not len(representative):
             raise InputError(f"{kind} export must have representative inputs. Received: none.")
         calibration = str(traced.save_examples(representative))
@@ -220,7 +220,7 @@ def configure_converter(converter: Any, kind: str, examples: Sequence[Any]) -> A
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if kind == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    if kind in CALIBRATED:
+    if kind in CALIBRATED_FORMATS:
         converter.representative_dataset = lambda: examples
     if kind == "int8":
         converter.target_spec.supported_ops = [sets.TFLITE_BUILTINS_INT8]

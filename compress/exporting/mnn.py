@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from compress.core.atomic_files import replace_file
 from compress.core.module_loading import build_module_command, build_module_environment
@@ -13,10 +12,8 @@ from compress.core.processes import describe_exit
 from compress.exporting import conversions
 from compress.exporting.conversions import ConversionFailed, explain_failures
 from compress.exporting.litert import ensure_float32_file
+from compress.exporting.tracing import Convertible, Examples
 from compress.plugins import RUNTIMES
-
-if TYPE_CHECKING:
-    from compress.exporting.tracing import Convertible, Examples
 
 CONVERTER = "MNN's converter"
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from compress.core.arrays import concat_examples, count_examples, map_columns, take_examples
 from compress.core.errors import InputError, is_input_too_small
 from compress.core.lazy_modules import keras
+from compress.data import Dataset, Preprocessing, UnlabelledDataset
 from compress.data.dataset import PredictFunction
 from compress.data.label_inference import Head, Heads
 from compress.data.parts import list_example_shapes
@@ -27,10 +28,6 @@ from compress.model.ports import (
     pack_inputs,
 )
 from compress.model.recording import record_program
-
-if TYPE_CHECKING:
-    from compress.data import Dataset, Preprocessing, UnlabelledDataset
-
 
 PREDICTION_BATCH_SIZE = 1024
 """Maximum number of examples per batch in predictions; the memory budget may lower it."""

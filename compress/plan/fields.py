@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from compress.core.errors import (
     InputError,
@@ -19,10 +19,8 @@ from compress.core.errors import (
     to_one_line,
 )
 from compress.core.module_loading import import_plugins
+from compress.core.registry import Registry
 from compress.plan.conversion import convert_value, format_value, read_field_types
-
-if TYPE_CHECKING:
-    from compress.core.registry import Registry
 
 PRACTICAL_MAXIMUM = 50_000
 """Bounds from here on only catch slips; help does not mention them."""

@@ -22,18 +22,11 @@ from compress.model.keras_internals import find_producer
 from compress.model.ports import copy_output_names, pack_inputs
 from compress.model.program import Node, Program, TensorReaders, flatten_program, replace_tensors
 from compress.model.recording import record_program
-from compress.quantization.call import (
-    READS_ONE,
-    Call,
-    Placement,
-    TwinBuilder,
-    Value,
-    bring_to_grid,
-    should_stay_float,
-)
+from compress.quantization.call import READS_ONE, Call, should_stay_float
 from compress.quantization.ranges import FakeQuant, QuantizationState
 from compress.quantization.rules import find_rule
 from compress.quantization.rules._base import KeptInFloats
+from compress.quantization.values import Placement, TwinBuilder, Value, bring_to_grid
 from compress.reconstruction.matching import should_open
 from compress.reconstruction.tensor_store import Chunks, Store, call_in_chunks
 from compress.run.compressed_model import LayerRow

@@ -45,7 +45,6 @@ from compress.plan.output import ONNX_QAT, QAT, QAT_FORMATS
 from compress.plan.training import QuantizeOptions
 from compress.prune.weights.pruner import PRUNED_SHARE
 from compress.prune.weights.targets import find_targets
-from compress.quantization.call import Placement
 from compress.quantization.fake_quantization import (
     LayerError,
     build_fake_quantized,
@@ -53,6 +52,7 @@ from compress.quantization.fake_quantization import (
     measure_layer_errors,
 )
 from compress.quantization.ranges import calibrate
+from compress.quantization.values import Placement
 from compress.train import Hook, TrainResult, train
 from compress.train.dataset_loading import as_examples, prepare_dataset
 from compress.train.predict import predict_logits

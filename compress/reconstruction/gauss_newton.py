@@ -22,12 +22,11 @@ import functools
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from compress.core.device import count_threads, use_all_blas_threads, use_one_blas_thread
+from compress.core.device import count_threads, limit_blas_threads
 from compress.reconstruction.kernel_pair import (
     ForwardPass,
     KernelPair,
@@ -109,7 +108,7 @@ class Curvature:
 
 
 @np.errstate(over="ignore", invalid="ignore")  # steps that diverge are undone
-@use_all_blas_threads()
+@limit_blas_threads()
 def solve_pair(
     pair: KernelPair,
     train: Sequence[Sequence[PairSample]],
@@ -134,8 +133,10 @@ def solve_pair(
     kernels, damping = start, INITIAL_DAMPING
     for parts in train:
         # a single part leaves the cores to the linear algebra
-        blas_threads = use_one_blas_thread() if len(parts) > 1 else nullcontext()
-        with blas_threads, ThreadPoolExecutor(min(len(parts), count_threads())) as pool:
+        with (
+            limit_blas_threads(1 if len(parts) > 1 else None),
+            ThreadPoolExecutor(min(len(parts), count_threads())) as pool,
+        ):
 
             def run(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
                 # the state of NumPy's errors holds in one thread

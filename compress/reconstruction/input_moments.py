@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.device import use_one_blas_thread
+from compress.core.device import limit_blas_threads
 from compress.core.memory_budget import get_current_budget
 from compress.model.program import Node, Program
 from compress.reconstruction.kernel_parts import KernelPart, build_parts, has_parts
@@ -80,7 +80,7 @@ class KernelInputs:
         return np.stack([np.unique(row) for row in rows])
 
 
-@use_one_blas_thread()
+@limit_blas_threads(1)
 def collect_input_moments(
     program: Program,
     inputs: Sequence[npt.NDArray[Any]],

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.device import use_one_blas_thread
+from compress.core.device import limit_blas_threads
 from compress.core.lazy_modules import keras
 from compress.core.memory_budget import get_current_budget
 from compress.model.program import Node, Program
@@ -83,7 +83,7 @@ class Reconstructor:
             self.graphs[0], matches if joint else {}, sampler, mask, self._call
         )
 
-    @use_one_blas_thread()
+    @limit_blas_threads(1)
     def run(self) -> tuple[list[npt.NDArray[Any]], list[npt.NDArray[Any]]]:
         """Reconstruct all layers and return both models' outputs for the held-out examples.
 

@@ -42,7 +42,7 @@ def map_blocks(
     """Call a function for each block of rows, in several threads, and yield the results in order.
 
     The order makes sums of the results independent of the number of threads. BLAS should have one
-    thread meanwhile, see `use_one_blas_thread`.
+    thread meanwhile, see `limit_blas_threads`.
 
     Args:
         function: Called with the slice of a block; it runs in a thread.

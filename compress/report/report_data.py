@@ -19,7 +19,7 @@ from compress.core.statistics import compute_wilson_interval
 from compress.core.summary import DisplayableResult, Summary
 from compress.data.tasks import MEAN_METRIC, TASKS
 from compress.measure.latency_record import Latency
-from compress.measure.verdict import Outcome
+from compress.measure.verdict import Outcome, Verdict
 from compress.plugins import RUNTIMES
 from compress.run.compressed_model import VARIANTS, Artifact, CompressedModel
 from compress.run.directory import RunFolder
@@ -28,7 +28,6 @@ from compress.run.records import read_record
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from compress.measure.verdict import Verdict
     from compress.report.live.charts import Chart, Points
 
 

@@ -22,6 +22,8 @@ from compress.measure.latency_table import CallTime, LatencyTable
 from compress.measure.latency_table.measurement import Convert
 from compress.prune.channels.coupling.blocks import Block, list_blocks
 from compress.prune.channels.selection.allowed_counts import (
+    AllowedCounts,
+    Selection,
     compute_allowed_counts,
     list_rounding_steps,
 )
@@ -35,7 +37,6 @@ from compress.prune.channels.selection.target import CostFunction
 
 if TYPE_CHECKING:
     from compress.prune.channels.coupling.groups import Coupling
-    from compress.prune.channels.selection.allowed_counts import AllowedCounts, Selection
     from compress.prune.channels.selection.latency_model import LatencyModel
     from compress.shrinking.candidate import OriginalFiles
     from compress.shrinking.compression_job import CompressionJob

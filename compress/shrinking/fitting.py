@@ -275,9 +275,8 @@ class GoalFitter:
         for count in range(1, ROUNDS + MORE_ROUNDS + 1):
             if count > ROUNDS and best is not None:
                 break
-            self.job.context.on_progress(
-                f"choosing for {format}, file {count}", min(1.0, count / ROUNDS)
-            )
+            # how many files it takes is not known: a constant share shows no time left
+            self.job.context.on_progress(f"choosing for {format}, file {count}", 0.5)
             share = estimates.combine_goals(goals)
             selection = selector.select(aim, share)
             # the configuration closest to the aim may exceed it although smaller ones exist

@@ -16,7 +16,7 @@ from compress.plan import (
     TrainSettings,
     WeightOptions,
 )
-from compress.plan.fields import RemovedOption, require
+from compress.plan.fields import RemovedOption, option, require, validate_fields
 from compress.plan.keywords import FUNCTIONS, Keywords
 from compress.plan.shrink import (
     GoalLimits,
@@ -26,10 +26,9 @@ from compress.plan.shrink import (
     ShrinkTraining,
     ShrinkWeights,
 )
+from compress.plan.training import MAX_EPOCHS, MAX_EPOCHS_REASON
 from search.plan.cluster import ClusterOptions
-from search.plan.final import FinalOptions
-from search.plan.search import COSTS, DEFAULT_TRIALS, MAX_TRIALS, SearchOptions
-from search.plan.stopping import compute_rungs
+from search.plan.search import COSTS, DEFAULT_TRIALS, MAX_TRIALS, SearchOptions, compute_rungs
 
 __all__ = [
     "COSTS",
@@ -53,6 +52,45 @@ class SearchData(DataOptions):
     source: str = field(
         default="digits", metadata=DataOptions.__dataclass_fields__["source"].metadata
     )
+
+
+@dataclass(frozen=True)
+class FinalOptions:
+    """Final training of the front's candidates after the search."""
+
+    REMOVED: ClassVar[dict[str, RemovedOption]] = {
+        "seeds": RemovedOption(
+            "--final-seeds",
+            "No figure showed that several trainings of each model gain anything. Leave it out.",
+            unused_values=(1,),
+        ),
+        "on_validation": RemovedOption(
+            "--final-on-validation",
+            "No figure showed a gain, and without a validation part nothing could select an epoch "
+            "or a file. Use a smaller val_fraction (--val-fraction) to train on more data.",
+            unused_values=(False,),
+        ),
+    }
+
+    epochs: int = option(
+        0,
+        "epochs of the Pareto front's second training after the search; 0: none",
+        flat_name="final_epochs",
+        least=0,
+        most=MAX_EPOCHS,
+        why=MAX_EPOCHS_REASON,
+    )
+    models: int | None = option(
+        None,
+        "maximum number of front models to train again and compress; default: all",
+        flat_name="final_models",
+        least=1,
+        most=10_000,
+        why="each is trained and compressed",
+    )
+
+    def __post_init__(self) -> None:
+        validate_fields(self)
 
 
 @dataclass(frozen=True)

@@ -302,7 +302,7 @@ class Scheduler:
                     yield Step(0, EXPORT, model.name, seconds=export_seconds, gain=gain)
                 continue
             is_pruning = (PRUNE, model.name, 1.0) in busy
-            steps = []
+            prunings = []
             for share in sorted({1.0, *SHARES, *model.sizes}, reverse=True):
                 size = model.sizes.get(share)
                 is_known = share == 1 or size is not None
@@ -321,21 +321,15 @@ class Scheduler:
                 epochs = min(self.epochs, int((left - before) / max(epoch_seconds, 1e-9)))
                 if epochs < max(1, LEAST_EPOCHS * self.epochs):
                     continue
-                steps.append(
-                    Step(
-                        0,
-                        TUNE if is_known else PRUNE,
-                        model.name,
-                        share if is_known else 1.0,
-                        epochs if is_known else 0,
-                        best if is_known else "",
-                        seconds=before + epochs * epoch_seconds,
-                        gain=scale.measure_gain(potential, points, spread),
-                        quality=1 - error if is_known else None,
-                    )
-                )
-            prunings = [step for step in steps if step.kind == PRUNE]
-            yield from (step for step in steps if step.kind == TUNE)
+                gain = scale.measure_gain(potential, points, spread)
+                seconds = before + epochs * epoch_seconds
+                if is_known:
+                    yield Step(
+                        0, TUNE, model.name, share, epochs, best,
+                        seconds=seconds, gain=gain, quality=1 - error,
+                    )  # fmt: skip
+                else:
+                    prunings.append(Step(0, PRUNE, model.name, seconds=seconds, gain=gain))
             if prunings:
                 yield max(prunings, key=lambda step: step.rate)
 

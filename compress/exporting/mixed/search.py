@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import RunFailed
+from compress.core.pareto import Choice, Losses, trace_convex_hull
 from compress.exporting.conversions import ConversionFailed, convert
 from compress.exporting.file_checks import open_session
 from compress.exporting.litert import ensure_float32_file
@@ -39,9 +40,6 @@ TINY = 1e-6
 EquivalenceCheck = Callable[[Path, Path, Path], str]
 """Function (cheaper file, more precise file, float32 file) -> comparison that shows the first to be
 as good as the second; "" if it is not."""
-Numbers = npt.NDArray[np.float64]
-Choice = tuple[int, ...]
-"""Index of each unit's level."""
 TIMING = LatencyOptions(budget=4.0)
 """Options for timing whole files against each other, with one thread."""
 TIMING_PRECISION = 0.05
@@ -262,7 +260,7 @@ class PrecisionSearch:
             tuple(self.notes),
         )
 
-    def _prefer_int8(self, choice: Choice, costs: Numbers) -> Choice:
+    def _prefer_int8(self, choice: Choice, costs: Losses) -> Choice:
         """Return int8 for all units if that is cheaper and as good, else the given choice."""
         int8_choice = (self.levels.index(INT8),) * len(choice)
         units = np.arange(len(choice))
@@ -373,41 +371,6 @@ class PrecisionSearch:
             self.notes.append(f"int8-mixed cannot lose as little as was asked for {cause}")
             return choices[last]
         return choices[1 + _bisect_last(last, is_too_lossy)] if is_too_lossy(0) else choices[0]
-
-
-def trace_convex_hull(losses: Numbers, costs: Numbers) -> list[Choice]:
-    """Return choices of one level per unit, from the cheapest on, each with a smaller loss.
-
-    Losses and costs of units are assumed to add up. Each step raises one unit to the level with the
-    largest loss reduction per cost. The choices are the corners of the lower convex hull of all
-    (cost, loss) pairs.
-
-    Args:
-        losses: Loss of each unit (rows) at each level (columns), at least 0; infinite for levels
-            that a unit does not support.
-        costs: Cost of each unit (rows) at each level (columns); infinite for unsupported levels.
-
-    Returns:
-        The choices; the first is the cheapest one (with equal costs, the one with less loss).
-
-    Reference:
-        Linear relaxation of the multiple-choice knapsack problem: Sinha and Zoltners 1979, "The
-        Multiple-Choice Knapsack Problem"; for precisions: Dong et al. 2020, "HAWQ-V2", section 3.2,
-        where losses are estimated with Hessians instead of measured.
-    """
-    units = np.arange(len(losses))
-    levels = np.lexsort((losses, costs))[:, 0]
-    choices = [tuple(levels.tolist())]
-    while True:
-        saved = losses[units, levels][:, None] - losses
-        spent = costs - costs[units, levels][:, None]
-        better = (saved > 0) & (spent > 0)
-        gain = np.divide(saved, spent, out=np.zeros_like(saved), where=better)
-        unit, level = np.unravel_index(gain.argmax(), gain.shape)
-        if gain[unit, level] == 0:
-            return choices
-        levels[unit] = level
-        choices.append(tuple(levels.tolist()))
 
 
 def estimate_unit_times(

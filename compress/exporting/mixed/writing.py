@@ -45,13 +45,12 @@ from compress.measure.runtimes import prepare_session
 from compress.model.copies import copy_model
 from compress.model.keras_internals import list_named_weights, walk_named_layers
 from compress.plan.output import INT4, MIXED
-from compress.reconstruction import repair
+from compress.reconstruction import RepairReport, repair
 from compress.reconstruction.kernel_parts import has_parts
 
 if TYPE_CHECKING:
     import keras
 
-    from compress.reconstruction import RepairReport
 
 ENGINE = "LiteRT Quantizer"
 LOSS_EXAMPLES = 64

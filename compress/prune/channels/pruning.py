@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -46,8 +46,6 @@ from compress.prune.channels.surgery import (
 )
 
 if TYPE_CHECKING:
-    from typing import Unpack
-
     import keras
 
     from compress.data import Dataset, UnlabelledDataset

@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -39,8 +39,6 @@ from compress.reconstruction.repairing import count_repair_examples
 from compress.train.dataset_loading import as_examples, prepare_dataset
 
 if TYPE_CHECKING:
-    from typing import Unpack
-
     import keras
 
     from compress.core.device import Device

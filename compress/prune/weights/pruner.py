@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -32,8 +32,6 @@ from compress.prune.weights.targets import (
 )
 
 if TYPE_CHECKING:
-    from typing import Unpack
-
     import keras
 
     from compress.plan.settings import WeightPrunerSettings

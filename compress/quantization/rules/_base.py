@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from compress.model.layers import RuleTable
 
 if TYPE_CHECKING:
-    from compress.quantization.call import Call, Value
+    from compress.quantization.call import Call
+    from compress.quantization.values import Value
 
 Rule = Callable[["Call"], "Value | list[Value]"]
 TABLE: RuleTable[Any] = RuleTable()

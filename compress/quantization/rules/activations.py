@@ -7,13 +7,14 @@ from typing import Any
 
 import keras
 
-from compress.quantization.call import Call, Value
+from compress.quantization.call import Call
 from compress.quantization.rules._base import (
     KeptInFloats,
     layer_rule,
     operation_rule,
     refuse_mask,
 )
+from compress.quantization.values import Value
 
 UNIT = (0.0, 255 / 256)
 """Range of a softmax or sigmoid in LiteRT: steps of 1/256 from 0."""

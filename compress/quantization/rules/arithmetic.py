@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from compress.model.ports import PIXEL_RANGES
-from compress.quantization.call import FASTER, Call, Value
+from compress.quantization.call import FASTER, Call
 from compress.quantization.kernels import Affine, to_tensor
 from compress.quantization.rules._base import (
     OPEN_SIZE,
@@ -20,6 +20,7 @@ from compress.quantization.rules._base import (
     refuse_mask,
     refuse_whole_numbers,
 )
+from compress.quantization.values import Value
 
 OTHER_AXIS = "it normalizes another axis than the last"
 

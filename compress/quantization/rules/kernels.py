@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from compress.quantization.call import Call, Value
+from compress.quantization.call import Call
 from compress.quantization.kernels import (
     DepthwiseKernel,
     ImageKernel,
@@ -23,6 +23,7 @@ from compress.quantization.rules._base import (
     refuse_mask,
 )
 from compress.quantization.rules.activations import apply_activation
+from compress.quantization.values import Value
 
 
 @layer_rule("Conv1D", "Conv2D")

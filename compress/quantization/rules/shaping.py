@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from compress.model.layers import select_classes
-from compress.quantization.call import Call, Value
+from compress.quantization.call import Call
 from compress.quantization.rules._base import (
     OPEN_SIZE,
     KeptInFloats,
@@ -16,6 +16,7 @@ from compress.quantization.rules._base import (
     refuse_channels_first,
     refuse_whole_numbers,
 )
+from compress.quantization.values import Value
 
 
 @layer_rule(

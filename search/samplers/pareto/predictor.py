@@ -16,7 +16,7 @@ from scipy.optimize import minimize
 from scipy.special import ndtr
 from scipy.stats import qmc, spearmanr
 
-from compress.core.device import use_one_blas_thread
+from compress.core.device import limit_blas_threads
 from search.samplers._base import Choices
 
 Numbers = npt.NDArray[np.float64]
@@ -233,7 +233,7 @@ class CostedChoices:
     indices: Sequence[int] = ()
 
 
-@use_one_blas_thread()  # synchronizing several threads takes longer than these small matrices
+@limit_blas_threads(1)  # synchronizing several threads takes longer than these small matrices
 def predict_improvement(
     encoding: Encoding,
     pool: CostedChoices,

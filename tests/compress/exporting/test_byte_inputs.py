@@ -213,9 +213,9 @@ def test_what_is_no_pixel_is_refused(learnt: Any, tmp_path: Path) -> None:
 
 
 def test_random_inputs_are_pixels_of_the_whole_range(learnt: Any, tmp_path: Path) -> None:
-    from compress.exporting.files import _draw_random_inputs
+    from compress.exporting.file_checks import draw_random_inputs
 
-    drawn = np.asarray(_draw_random_inputs(learnt, 0).train.x)
+    drawn = np.asarray(draw_random_inputs(learnt, 0).train.x)
     assert (drawn.min(), drawn.max()) == (0.0, 255.0)
 
 

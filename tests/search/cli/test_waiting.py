@@ -87,6 +87,15 @@ def test_a_slow_start_does_not_count_for_the_rest(progress: Progress, clock: Clo
     assert left(progress, 1) == pytest.approx(40, rel=0.02)
 
 
+def test_a_share_that_does_not_grow_shows_no_time(progress: Progress, clock: Clock) -> None:
+    display = RichDisplay(progress)
+    display.start_phase("Compressing", 0, 1, is_stepwise=True)
+    for count in range(1, 4):  # nobody knows after how many files it ends
+        display.update_worker(0, f"choosing for float32, file {count}", 0.5)
+        clock.now += 5
+        assert left(progress, 1) is None
+
+
 def test_of_many_workers_the_first_have_a_bar_and_all_count(progress: Progress) -> None:
     display = RichDisplay(progress)
     display.start_phase("Searching", 0, 100)

@@ -15,7 +15,7 @@ from benchmarks.search_front import volume
 from compress.core.errors import InputError
 from compress.plan.nesting import from_flat
 from search.plan import SearchPlan
-from search.plan.stopping import compute_rungs
+from search.plan.search import compute_rungs
 from search.study.objective import STOP_MARGIN, DominanceStopper, is_dominated
 
 

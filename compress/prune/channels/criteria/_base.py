@@ -5,21 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import InputError
+from compress.data import Dataset, UnlabelledDataset
 from compress.model.activations import find_batch_size
 from compress.model.ports import flatten_inputs
 from compress.model.program import Node
 from compress.plugins import CRITERIA
 from compress.prune.channels.coupling.groups import Coupling, Group
 from compress.prune.channels.coupling.slots import Ids
-
-if TYPE_CHECKING:
-    from compress.data import Dataset, UnlabelledDataset
 
 Scores = npt.NDArray[np.float64]
 T = TypeVar("T")

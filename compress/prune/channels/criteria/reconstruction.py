@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.device import use_one_blas_thread
+from compress.core.device import limit_blas_threads
 from compress.core.errors import InputError
 from compress.data import sample_inputs
 from compress.model.ports import flatten_inputs
@@ -106,7 +106,7 @@ class KeptEliminations:
         self.by_group: dict[int, Elimination] = {}
 
 
-@use_one_blas_thread()
+@limit_blas_threads(1)
 def eliminate_units(
     readers: list[Reader],
     unit_count: int,
@@ -199,7 +199,7 @@ def collect_readers(context: Context) -> list[list[Reader]]:
     )
 
 
-@use_one_blas_thread()
+@limit_blas_threads(1)
 def build_readers(
     context: Context, observed_kernels: dict[int, KernelInputs]
 ) -> list[list[Reader]]:

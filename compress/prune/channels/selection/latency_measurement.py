@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from compress.core.errors import InputError, RunFailed
 from compress.core.summary import OnProgress, ignore_progress
-from compress.measure.counting import ShapePropagation
+from compress.measure.counting import ShapePropagation, Step
 from compress.measure.latency import Entry, time_entries
 from compress.measure.latency_table import CallKey, LatencyTable, measure_calls
 from compress.measure.latency_table.fusion import (
@@ -38,7 +38,6 @@ from compress.prune.channels.surgery import build_pruned_model
 if TYPE_CHECKING:
     import keras
 
-    from compress.measure.counting import Step
     from compress.prune.channels.coupling.blocks import Block
     from compress.prune.channels.coupling.groups import Coupling
 

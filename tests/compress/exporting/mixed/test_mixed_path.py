@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress.exporting.mixed.search import trace_convex_hull
+from compress.core.pareto import trace_convex_hull
 
 NUMBERS = st.integers(0, 20).map(float)
 
