@@ -91,7 +91,7 @@ def write_onnx(
     """
     kind = ONNX_QAT if whole_numbers else "onnx"
     require_packages(ONNX_PACKAGES, f"format {kind}")
-    _check_opset(opset)
+    check_opset(opset)
     saved = traced.ensure_saved(REDUCED if whole_numbers else PLAIN)
     with replace_file(path) as temporary, explain_failures(CONVERTER, kind, traced.model):
         convert(
@@ -288,14 +288,22 @@ def round_to_grid(
     return steps.astype(np.float32), integers.astype(np.int8)
 
 
-def _check_opset(opset: int | None) -> None:
+def check_opset(opset: int | None) -> None:
+    """Check that tf2onnx, which must be installed, can write an operator set.
+
+    Args:
+        opset: Version of the operator set; None: tf2onnx's own.
+
+    Raises:
+        InputError: It cannot.
+    """
     if opset is None:
         return
     from tf2onnx import constants
 
     low, high = min(constants.OPSET_TO_IR_VERSION), max(constants.OPSET_TO_IR_VERSION)
     if not low <= opset <= high:
-        raise InputError(f"opset must be in [{low}, {high}]. Received: {opset}.")
+        raise InputError(f"opset must be in [{low}, {high}]. Received: {opset}. Leave it out.")
 
 
 def _check_and_normalize(path: Path, inputs: Sequence[str]) -> None:

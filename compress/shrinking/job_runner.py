@@ -22,6 +22,7 @@ from compress.core.summary import OnProgress
 from compress.data import DataOptions, Dataset, check_source
 from compress.data.adapters import is_unlabelled
 from compress.data.tasks import CUSTOM, UNLABELLED
+from compress.exporting.onnx import check_opset
 from compress.measure.runtimes import list_runtimes
 from compress.model.activations import OVERHEAD, count_activation_bytes
 from compress.model.compile_config import (
@@ -341,6 +342,8 @@ def check_environment(
     if files:
         for name in plan.export.formats:
             require_packages(FORMAT_PACKAGES.get(name, ()), f"format {name}")
+            if name.startswith("onnx"):
+                check_opset(plan.export.opset)
         for name in plan.latency.runtimes:
             RUNTIMES.require_installed(name)
             if not RUNTIMES[name].exported:

@@ -18,8 +18,10 @@ class RuntimeContract:
         text = RUNTIMES[self.name].describe()
         assert any(character.isdigit() for character in text)
 
-    def test_sessions_are_independent_and_deterministic(self, path: Path) -> None:
-        first, second = (RUNTIMES[self.name].prepare(path, 1) for _ in range(2))
+    def test_sessions_are_independent_and_their_outputs_those_of_any_threads(
+        self, path: Path
+    ) -> None:
+        first, second = (RUNTIMES[self.name].prepare(path, threads) for threads in (1, 2))
         assert all(info.shape[0] == 1 for info in (*first.inputs, *first.outputs))
         rng = np.random.default_rng(0)
         a, b = ([rng.normal(size=i.shape) for i in first.inputs] for _ in range(2))
@@ -35,13 +37,3 @@ class RuntimeContract:
         second.invoke()
         for one, other in zip(before, second.results(), strict=True):
             np.testing.assert_allclose(other, one, atol=1e-6)
-
-    def test_threads_do_not_change_the_output(self, path: Path) -> None:
-        outputs = []
-        for threads in (1, 2):
-            session = RUNTIMES[self.name].prepare(path, threads)
-            session.set_inputs([np.ones(info.shape) for info in session.inputs])
-            session.invoke()
-            outputs.append([made.copy() for made in session.results()])
-        for one, two in zip(*outputs, strict=True):
-            np.testing.assert_allclose(one, two, atol=1e-6)

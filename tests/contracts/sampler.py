@@ -72,7 +72,7 @@ class SamplerContract:
             end(study, trial, choose(trial))
         return [trial.params for trial in study.trials]
 
-    def test_values_lie_in_their_distributions(self) -> None:
+    def test_values_lie_everywhere_in_their_distributions(self) -> None:
         study = new_study()
         self.run(study, 1, 40)
         assert len(study.trials) == 40
@@ -82,17 +82,15 @@ class SamplerContract:
             for name, value in trial.params.items():
                 distribution = trial.distributions[name]
                 assert distribution._contains(distribution.to_internal_repr(value))
-
-    def test_it_does_not_stay_where_it_began(self) -> None:
-        params = self.run(new_study(), 1, 40)
+        params = [trial.params for trial in study.trials]
         for name, choices in (("depth", 3), ("size", 3), ("kind", 3)):
             assert len({item[name] for item in params}) == choices
         assert len({tuple(item.items()) for item in params}) > 20
 
     def test_a_seed_gives_its_own_choices_again(self) -> None:
-        first = self.run(new_study(), 1, 30)
-        assert self.run(new_study(), 1, 30) == first
-        assert self.run(new_study(), 2, 30) != first
+        first = self.run(new_study(), 1, 20)
+        assert self.run(new_study(), 1, 20) == first
+        assert self.run(new_study(), 2, 20) != first
 
     def test_queued_choices_are_tried_first(self) -> None:
         study = new_study()
@@ -113,9 +111,9 @@ class SamplerContract:
 
     def test_a_resumed_study_goes_on(self, tmp_path: Any) -> None:
         journal = optuna.storages.journal
-        whole = self.run(new_study(), 5, 30)
+        whole = self.run(new_study(), 5, 20)
         parts: list[dict[str, Any]] = []
-        for trials in (4, 15, 11):
+        for trials in (4, 10, 6):
             backend = journal.JournalFileBackend(str(tmp_path / "study.journal"))
             parts = self.run(new_study(journal.JournalStorage(backend)), 5, trials)
         assert parts == whole
@@ -153,8 +151,8 @@ class SamplerContract:
     def test_a_third_objective(self) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         study = optuna.create_study(directions=["maximize", "minimize", "minimize"])
-        for _ in range(30):
+        for _ in range(20):
             trial = self.ask(study, 9)
             quality, cost = choose(trial)
             study.tell(trial, [quality, cost, cost**0.5])
-        assert len({tuple(trial.params.items()) for trial in study.trials}) > 15
+        assert len({tuple(trial.params.items()) for trial in study.trials}) > 10

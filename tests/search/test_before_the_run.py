@@ -47,6 +47,11 @@ CASES = {
         "Unknown layer",
     ),
     "opset": (["--opset", "-1"], "opset must be at least 1. Received: -1"),
+    "opset of int8": (
+        ["--formats", "onnx_int8", "--opset", "12"],
+        "opset must be at least 13 for onnx_int8",
+    ),
+    "opset of the converter": (["--formats", "onnx", "--opset", "99"], "opset must be in ["),
     "too small": (["--channels", "2"], "macs must be at least"),
     "too large": (["--channels", "100G"], "macs must be at most the model's own"),
     "no share": (["--channels", "0.0001x"], "macs must be at least"),

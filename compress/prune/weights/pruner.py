@@ -316,7 +316,10 @@ class WeightPruner:
         state: Mapping[str, npt.NDArray[Any]] | None,
     ) -> None:
         if self._model is not None:
-            raise InputError("A WeightPruner must be used for one training. Make a new one.")
+            raise InputError(
+                "A WeightPruner must be used for one training. Received: one that is attached "
+                "already. Train within `with pruner:`, or make a new one."
+            )
         if self.schedule is not None:
             validate_schedule(self.schedule, total_steps)
         else:

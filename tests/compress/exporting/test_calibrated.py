@@ -37,7 +37,7 @@ def recurrent(layer: Any, width: int = 16) -> Any:
     return keras.Model(inputs, L.Dense(2, activation="softmax", name="last")(x), name="loop")
 
 
-@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+@pytest.mark.parametrize("kind", ["LSTM", pytest.param("GRU", marks=pytest.mark.slow)])
 def test_int8_is_made_all_the_same_and_says_how(kind: str, tmp_path: Path) -> None:
     x, _ = sequences()
     layer = getattr(L, kind)(8, name="steps")

@@ -39,7 +39,9 @@ def examined(make: Callable[[Any], Any], folder: Path) -> tuple[dict[str, str], 
     return reasons, found, kinds
 
 
-@pytest.mark.parametrize("kind", ["LayerNormalization", "GroupNormalization"])
+@pytest.mark.parametrize(
+    "kind", ["LayerNormalization", pytest.param("GroupNormalization", marks=pytest.mark.slow)]
+)
 def test_statistics_of_an_example_are_not_rounded(kind: str, tmp_path: Path) -> None:
     settings = {"groups": 2} if kind == "GroupNormalization" else {}
 

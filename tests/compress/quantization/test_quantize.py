@@ -33,9 +33,18 @@ def rows_net() -> Any:
     return keras.Model(inputs, L.Dense(3, activation="softmax", name="last")(x), name="rows")
 
 
+@pytest.fixture(scope="module")
+def learnt_weights() -> list[Any]:
+    """Those of the first test that needs them: training takes longer than most tests."""
+    return []
+
+
 @pytest.fixture
-def learnt(rows_net: Any, blobs: Dataset, cpu: Any) -> Any:
-    train(rows_net, blobs, TrainSettings(epochs=20, batch_size=32), device=cpu)
+def learnt(rows_net: Any, blobs: Dataset, cpu: Any, learnt_weights: list[Any]) -> Any:
+    if not learnt_weights:
+        train(rows_net, blobs, TrainSettings(epochs=20, batch_size=32), device=cpu)
+        learnt_weights += rows_net.get_weights()
+    rows_net.set_weights(learnt_weights)
     return rows_net
 
 

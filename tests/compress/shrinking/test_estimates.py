@@ -110,7 +110,7 @@ def test_sizes_of_files_are_foretold(
     np.testing.assert_allclose(size(kept), real, rtol=0.05)
 
 
-@pytest.mark.parametrize("format", ["float32", "int8"])
+@pytest.mark.parametrize("format", ["float32", pytest.param("int8", marks=pytest.mark.slow)])
 def test_sizes_know_what_leaves_with_a_block(tmp_path: Path, format: str) -> None:
     """Tensors of a block are in the file however narrow they are, and gone when it leaves."""
     import keras

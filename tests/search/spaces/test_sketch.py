@@ -23,7 +23,7 @@ def test_counts_are_those_of_the_built_model(name: str, shape: str, digits: Data
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=3))
     given: list[dict[str, Any]] = [
-        space.baseline(data), space.smallest(data) or {}, space.largest(data) or {}, *({},) * 3,
+        space.baseline(data), space.smallest(data) or {}, space.largest(data) or {}, {},
     ]  # fmt: skip
     for choices in given:
         study.enqueue_trial(choices)

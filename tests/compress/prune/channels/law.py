@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from compress.measure import count_macs
 from compress.model.keras_internals import is_graph, list_named_weights, update_derived_state
@@ -31,6 +32,8 @@ from compress.prune.channels.surgery import (
 
 Array = npt.NDArray[Any]
 TOLERANCE = 1e-5
+SEEDS = [0, pytest.param(1, marks=pytest.mark.matrix)]
+"""Seeds of `check` for each rule; random graphs take others by default."""
 STATISTICS = frozenset(
     [
         "GroupNormalization",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from tests.compress.prune.channels.law import check
+from tests.compress.prune.channels.law import SEEDS, check
 
 Builder = Callable[[Any], Any]
 
@@ -62,7 +62,7 @@ NORMALIZATIONS = {
 
 
 @pytest.mark.parametrize("name", NORMALIZATIONS)
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", SEEDS)
 def test_normalizations_and_activation_layers(name: str, seed: int) -> None:
     coupling, _, _ = check(sandwich(lambda x: NORMALIZATIONS[name]()(x)), seed=seed)
     only_outputs_frozen(coupling)

@@ -11,7 +11,7 @@ import pytest
 from keras import layers
 
 from compress.prune.channels.analysis import analyze_coupling
-from tests.compress.prune.channels.law import check
+from tests.compress.prune.channels.law import SEEDS, check
 from tests.compress.prune.channels.nets import HEAD, between, check_macs, headed, macs_of
 
 SEQUENCE = (4, 3)
@@ -80,7 +80,7 @@ CASES: dict[str, tuple[Callable[[], Any], tuple[int, ...]]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", SEEDS)
 def test_law(name: str, seed: int) -> None:
     make, shape = CASES[name]
     coupling, sliced, mask = check(between(make(), shape), seed=seed)
@@ -119,7 +119,7 @@ def test_macs_count_all_steps() -> None:
     assert macs_of(model, "rnn", (7, 3)) == 7 * (3 + 5) * 5
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", SEEDS)
 def test_states_of_an_encoder_start_a_decoder(seed: int) -> None:
     source, target = keras.Input((4, 3)), keras.Input((5, 2))
     _, *states = layers.LSTM(6, return_state=True, name="encoder")(source)
@@ -140,7 +140,7 @@ def test_a_given_state_fixes_the_units() -> None:
     assert reasons == ["its initial state is fixed (model input 'state')", *HEAD]
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", SEEDS)
 def test_shared_with_and_without_a_state(seed: int) -> None:
     first, second = keras.Input((4, 3)), keras.Input((6, 3))
     shared = layers.LSTM(5, return_state=True, name="shared")
@@ -152,7 +152,7 @@ def test_shared_with_and_without_a_state(seed: int) -> None:
     check_macs(coupling, sliced, mask)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", SEEDS)
 def test_masked_embedding(seed: int) -> None:
     inputs = keras.Input((6,), dtype="int32")
     x = layers.Embedding(9, 7, mask_zero=True, name="table")(inputs)
@@ -169,7 +169,7 @@ def test_masked_embedding(seed: int) -> None:
     assert np.array_equal(sliced(tokens), before)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", SEEDS)
 def test_masked_sequential(seed: int) -> None:
     model = keras.Sequential(
         [
@@ -208,7 +208,7 @@ def test_an_activation_over_units_fixes_them() -> None:
     assert reasons == ["activation softmax mixes units", *HEAD]
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", SEEDS)
 def test_cells_as_layers(seed: int) -> None:
     inputs = keras.Input((3,))
     hidden, carry = layers.Dense(5, name="h")(inputs), layers.Dense(5, name="c")(inputs)
