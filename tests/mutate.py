@@ -136,7 +136,7 @@ def make_map(out: Path, tests: Sequence[str]) -> None:
             "dynamic_context = test_function\n"
         )
         command = [sys.executable, "-m", "coverage", "run", f"--rcfile={settings}", "-m", "pytest",
-                   "-q", "-m", DEFAULT, "--durations=0", "-vv", "-rfE", *tests]  # fmt: skip
+                   "-m", DEFAULT, "--durations=0", "-vv", "-rfE", *tests]  # fmt: skip
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         if done.returncode not in (0, 1):
             raise SystemExit(f"The tests could not be run:\n{done.stdout}")
@@ -206,7 +206,8 @@ def list_tests(names: Iterable[str], seconds: Mapping[str, float], limit: float)
                 str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("test_*.py")
                 if f"({inside[0]})" in path.read_text("utf-8")
             }  # fmt: skip
-    known = {test: seconds.get(test, limit) for test in found}
+    # pytest does not list tests of a few milliseconds; of a whole file nothing is known
+    known = {test: seconds.get(test, limit if test.endswith(".py") else 0.0) for test in found}
     listed = sorted((test for test in found if known[test] < math.inf), key=known.__getitem__)
     totals = itertools.accumulate(known[test] for test in listed)
     return [test for test, total in zip(listed, totals, strict=True)

@@ -239,6 +239,35 @@ def test_files_of_the_same_data_are_compared_example_by_example(
     assert "run, by up to 2.50 pp" in bare
 
 
+def test_files_of_other_examples_are_compared_as_shares(
+    folder: SearchFolder,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    plan = read_json(folder.plan_path)
+    write_json(folder.plan_path, {**plan, "facts": {"data": "one"}})
+    other = tmp_path / "other"
+    shutil.copytree(folder.path, other)
+    write_json(other / "plan.json", {**plan, "facts": {"data": "another"}})
+    path = other / "compressed" / "0001.json"
+    content = read_json(path)
+    counted = [{**item, "tested": 400} for item in content["artifacts"]]
+    write_json(folder.compressed / "0001.json", {**content, "artifacts": counted})
+
+    def compare_lower(drop: float) -> str:
+        lower = [
+            {**item, "test": {**item["test"], "accuracy": item["test"]["accuracy"] - drop}}
+            for item in counted
+        ]
+        write_json(path, {**content, "artifacts": lower})
+        page = compare([folder.path, other], tmp_path)
+        bare = re.sub(r"<(script|style).*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL)
+        return " ".join(bare.split())
+
+    # a tenth of a point is less than the error of a few hundred examples, twenty points are not
+    assert "run, by up to" not in compare_lower(0.001)
+    assert "run, by up to 20.00 pp" in compare_lower(0.2)
+
+
 def test_equal_runs_differ_in_at_most_seven_of_a_hundred_draws() -> None:
     """Files whose models are equally good, on the front by validation, compared by test data."""
     random, false = np.random.default_rng(0), 0
