@@ -14,6 +14,7 @@ import pytest
 from compress.core.atomic_files import read_json, write_json
 from compress.measure import Latency, formatting
 from compress.plan import Plan
+from compress.report.live.charts import build_file_points
 from compress.report.live.page import build_cards
 from compress.report.text_report import describe_effect, describe_training
 from compress.run.compressed_model import Artifact, CompressedModel
@@ -84,6 +85,15 @@ def folder(tmp_path: Path) -> SearchFolder:
     ratios = {files[0].id: 1.0, files[1].id: 2.0, files[2].id: 1.004, files[3].id: 2.0}
     write_json(made.latency, {name: latency(ratio).to_json() for name, ratio in ratios.items()})
     return made
+
+
+def test_axes_of_the_chart_have_units(folder: SearchFolder) -> None:
+    points = build_file_points(load_report(folder.path))
+    assert points is not None
+    axes = {axis.key: axis for axis in points.axes}
+    assert (axes["latency_ms"].unit, axes["latency_ms"].tick) == (" ms", "~s")
+    assert (axes["size_bytes"].unit, axes["speedup"].unit) == (" B", "x")
+    assert axes["accuracy"].tick == ".1%"
 
 
 def test_front_and_states(folder: SearchFolder) -> None:

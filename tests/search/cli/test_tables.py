@@ -193,3 +193,12 @@ def test_wide_letters_take_two_columns() -> None:
     made.add_row(("模型" * 5, "1", "123456"))  # 20 columns wide
     assert "123456" in printed(made, 20 + 2 + 1 + 2 + 6)
     assert "123456" not in printed(made, 20 + 2 + 1 + 2 + 5)
+
+
+def test_texts_are_on_the_left_and_numbers_on_the_right() -> None:
+    table = ReportTable("", ("name", "size"), left=("name",))
+    table.add_row(("a", "1"))
+    table.add_row(("longer", "1234"))
+    lines = [line.rstrip() for line in printed(table, 40).splitlines() if line.strip()]
+    assert lines[0] == "name    size"
+    assert lines[-2:] == ["a          1", "longer  1234"]

@@ -258,9 +258,19 @@ def test_nothing_begins_that_does_not_fit() -> None:
     ended = list(simulate(scheduler, world))
     assert ended
     assert all(step.begun + min(step.seconds, 40) <= 45 for _, step, _, _ in ended[1:])
+    # an export takes 8 s here
+    assert scheduler.choose(38.0, may_search=False) is None
     # the number of trials is limited, too
     kinds = [step.kind for _, step, _, _ in simulate(make_scheduler(), World(), trials=5)]
     assert kinds.count(TRIAL) == 5
+
+
+def test_two_workers_never_do_the_same() -> None:
+    scheduler, running = make_scheduler(), set[tuple[str, str, float]]()
+    for _, step, _, _ in simulate(scheduler, World(), workers=2):
+        running = {(item.kind, item.model, item.share) for item in scheduler.running if item.model}
+        assert len(running) == sum(bool(item.model) for item in scheduler.running)
+        assert (step.kind, step.model, step.share) not in running
 
 
 def test_first_trials_take_a_share_of_a_short_time() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from compress.core.errors import InputError
@@ -124,3 +125,15 @@ def test_unknown_names_list_the_choices() -> None:
         "Unknown space 'resnett'. Did you mean 'resnet'? Choices: cnn, mlp, mobilenet, resnet. "
         "Or your own build(trial, data): package.module:function."
     )
+
+
+def test_activations_have_their_limits() -> None:
+    import keras
+
+    from search.spaces._blocks import apply_activation
+
+    inputs = keras.Input((3,))
+    x = np.array([[-4.0, 3.0, 9.0]], np.float32)
+    for name, expected in {"relu": [0, 3, 9], "relu6": [0, 3, 6], "hard_swish": [0, 3, 9]}.items():
+        model = keras.Model(inputs, apply_activation(inputs, "x", name))
+        np.testing.assert_allclose(model(x)[0], expected)

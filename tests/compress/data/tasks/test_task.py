@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -356,3 +357,19 @@ def test_a_task_without_metrics_or_agreement_is_refused_when_it_is_made() -> Non
         del partial[name], partial["quality"]
         with pytest.raises(TypeError, match=f"abstract method '?{name}"):
             type("Partial", (TalliedTask,), partial)()
+
+
+def test_constant_decisions_and_their_error_by_hand() -> None:
+    # of ten examples nine have the first label, eight the second, one the third: micro F1 is
+    # 2 x 9 / 28, 2 x 17 / 38 or 2 x 18 / 48 with the first, two or three of them
+    labels = np.zeros((10, 3), np.int64)
+    labels[:9, 0], labels[:8, 1], labels[:1, 2] = 1, 1, 1
+    task = MultiLabel(3).judged_by("f1_micro")
+    _, pooled, *_ = task.constants(labels)
+    assert (pooled[0] > 0).tolist() == [True, True, False]
+    assert task.chance(labels) == pytest.approx(2 * 17 / 38)
+    # the variance of U over its largest value: (n + 1) / (12 x yes x no)
+    area = Binary().judged_by("roc_auc")
+    assert area.chance_error(np.array([1, 1, 1, 0, 0, 0, 0, 0]), 0.5) == pytest.approx(
+        math.sqrt(9 / (12 * 3 * 5))
+    )
