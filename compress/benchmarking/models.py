@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from compress.core.atomic_files import write_bytes
 from compress.core.errors import InputError, MissingDependency, RunFailed
+from compress.core.lazy_modules import keras
 from compress.core.memory_budget import require_memory
 from compress.core.registry import load_reference
 from compress.exporting.batch_conversion import draw_random_examples
@@ -37,9 +38,6 @@ from compress.model.ports import (
 from compress.model.recording import record_program
 from compress.plan.bench import BenchPlan, unwrap_input_shape
 from compress.plugins import RUNTIMES
-
-if TYPE_CHECKING:
-    import keras
 
 ModelOrFile: TypeAlias = "keras.Model | str | Path"
 CALIBRATION_EXAMPLES = 32

@@ -104,7 +104,7 @@ def compare_examples(
         count = len(change) + 2
         middle = float(change.sum()) / count
         variance = (float(np.square(change).sum()) + 2.0) / count - middle**2
-        half = _compute_normal_quantile(level) * math.sqrt(max(0.0, variance) / count)
+        half = _compute_quantile(level) * math.sqrt(max(0.0, variance) / count)
         return Difference(estimate, middle - half, middle + half, level)
     half = _compute_half_width(change, level)
     return Difference(estimate, estimate - half, estimate + half, level)
@@ -131,7 +131,7 @@ def compare_shares(
     level = correct_level(comparisons)
     first, second = ((p * n + 1) / (n + 2) for p, n in ((new, new_count), (old, old_count)))
     variance = first * (1 - first) / (new_count + 2) + second * (1 - second) / (old_count + 2)
-    half = _compute_normal_quantile(level) * math.sqrt(variance)
+    half = _compute_quantile(level) * math.sqrt(variance)
     return Difference(new - old, first - second - half, first - second + half, level)
 
 
@@ -167,7 +167,7 @@ def compare_means(
     variance = sum(error for error, _ in parts)
     below = sum(error**2 / (count - 1) for error, count in parts if count > 1)
     freedom = variance**2 / below if below > 0 else max(new_count - 1, old_count - 1, 1)
-    half = _compute_student_quantile(level, freedom) * math.sqrt(variance)
+    half = _compute_quantile(level, freedom) * math.sqrt(variance)
     return Difference(new - old, new - old - half, new - old + half, level)
 
 
@@ -246,16 +246,12 @@ def _compute_half_width(values: Floats, level: float) -> float:
     if len(values) < 2:
         return math.inf
     error = float(values.std(ddof=1)) / math.sqrt(len(values))
-    return _compute_student_quantile(level, len(values) - 1) * error
+    return _compute_quantile(level, len(values) - 1) * error
 
 
-def _compute_normal_quantile(level: float) -> float:
-    from scipy.special import ndtri
+def _compute_quantile(level: float, freedom: float | None = None) -> float:
+    """Return the end of a central interval of the normal distribution, or of Student's."""
+    from scipy.special import ndtri, stdtrit
 
-    return float(ndtri((1.0 + level) / 2.0))
-
-
-def _compute_student_quantile(level: float, freedom: float) -> float:
-    from scipy.special import stdtrit
-
-    return float(stdtrit(freedom, (1.0 + level) / 2.0))
+    share = (1.0 + level) / 2.0
+    return float(ndtri(share) if freedom is None else stdtrit(freedom, share))

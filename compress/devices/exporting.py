@@ -6,11 +6,12 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from compress.core.arguments import check_arguments
 from compress.core.atomic_files import write_json, write_text
 from compress.core.errors import InputError, RunFailed
+from compress.core.lazy_modules import keras
 from compress.core.quantities import MAX_THREADS, MAX_THREADS_REASON, parse_integer
 from compress.core.summary import OnProgress, ignore_progress, render_template
 from compress.exporting.batch_conversion import write_latency_files
@@ -31,9 +32,6 @@ from compress.prune.channels.selection.latency_measurement import (
     sample_kept_counts,
 )
 from compress.run.records import Record, find_too_low, load_record
-
-if TYPE_CHECKING:
-    import keras
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = ("measure.sh", "measure.py")

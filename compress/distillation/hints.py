@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from compress.core.errors import InputError
+from compress.core.lazy_modules import keras
 from compress.distillation.losses import FeatureLoss, Shape
 from compress.model.logits import find_feature_calls
 from compress.model.recording import record_program
 from compress.plan import DistillOptions
 from compress.plugins import HINTS
-
-if TYPE_CHECKING:
-    import keras
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from compress.core.errors import RunFailed
+from compress.core.lazy_modules import keras
 from compress.core.processes import ProcessEnded, ProcessOverdue, ServerProcess
 from compress.exporting.tracing import UNNAMED, find_layer_path, strip_calls
 from compress.model.keras_internals import walk_named_layers
-
-if TYPE_CHECKING:
-    import keras
 
 HANG_SECONDS = 3600.0
 """Time limit of a conversion: large models calibrated on 200 images take minutes."""

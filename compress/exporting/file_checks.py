@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from compress.core.arrays import concat_examples, count_examples, list_arrays, take_examples
 from compress.core.errors import InputError, to_one_line
+from compress.core.lazy_modules import keras
 from compress.core.memory_budget import get_current_budget
 from compress.core.statistics import compare_examples
 from compress.data import Dataset, Preprocessing, UnlabelledDataset, sample_stratified
@@ -32,9 +33,6 @@ from compress.model.ports import (
     list_output_names,
 )
 from compress.train.predict import Predictor
-
-if TYPE_CHECKING:
-    import keras
 
 BATCH_SIZE = 2000
 """Number of examples whose inputs are in memory at a time."""

@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from compress.core.atomic_files import replace_file, write_bytes
 from compress.core.errors import InputError
-from compress.core.lazy_modules import keras, tf
+from compress.core.lazy_modules import LazyModule, keras, tf
 from compress.core.module_loading import FORMAT_PACKAGES, ONNX_PACKAGES, require_packages
 from compress.exporting.conversions import convert, explain_failures
 from compress.exporting.tracing import (
@@ -44,6 +44,7 @@ from compress.exporting.tracing import (
 from compress.model.keras_internals import prepare_tf2onnx
 from compress.plan.output import ONNX_QAT
 
+onnx = LazyModule("onnx")
 _NUMBER = re.compile(r"__\d+")
 CONVERTER = "the ONNX converter"
 QUANTIZER = "ONNX Runtime's quantizer"
@@ -195,7 +196,6 @@ def convert_onnx_int8(source: str, path: str, examples: str) -> None:
         path: The file to write.
         examples: File of calibration examples; see `Convertible.save_examples`.
     """
-    import onnx
     from onnxruntime import quantization
 
     inputs = [
@@ -235,8 +235,6 @@ def quantize_kernels(path: str) -> None:
     Raises:
         ValueError: A kernel does not lie on a grid.
     """
-    import onnx
-
     model = onnx.load(path)
     graph = model.graph
     constants = {item.name: item for item in graph.initializer}
@@ -313,8 +311,6 @@ def _check_and_normalize(path: Path, inputs: Sequence[str]) -> None:
         path: The file.
         inputs: Names of the model's inputs.
     """
-    import onnx
-
     model = onnx.load(path)
     _drop_unread_inputs(model.graph, inputs)
     # tf2onnx numbers names by a counter of the process and keeps TensorFlow's own counter
@@ -384,13 +380,11 @@ def _find_input_scale(
     maker: Any, makers: dict[str, Any], constants: dict[str, Any]
 ) -> float | None:
     """Return the scale of an operator's quantized input, or None for a float input."""
-    from onnx import numpy_helper
-
     while maker is not None and maker.op_type in MOVED:
         maker = makers.get(maker.input[0])
     if maker is None or maker.op_type != "DequantizeLinear" or maker.input[1] not in constants:
         return None
-    return float(numpy_helper.to_array(constants[maker.input[1]]))
+    return float(onnx.numpy_helper.to_array(constants[maker.input[1]]))
 
 
 def _rewrite_kernel(
@@ -401,10 +395,8 @@ def _rewrite_kernel(
     dequantized_names: dict[str, str],
 ) -> list[Any]:
     """Make an operator's kernel and bias integers and return the nodes that dequantize them."""
-    from onnx import numpy_helper
-
     name, axis = node.input[1], KERNELS[node.op_type]
-    kernel = numpy_helper.to_array(constants[name])
+    kernel = onnx.numpy_helper.to_array(constants[name])
     attributes = {item.name: item.i for item in node.attribute}
     if axis == -1:  # the output axis of a matrix
         axis = 0 if attributes.get("transB") else kernel.ndim - 1
@@ -418,7 +410,7 @@ def _rewrite_kernel(
         nodes.append(_add_dequantize_node(graph, dequantized_names[key], integers, steps, axis))
     node.input[1] = dequantized_names[key]
     if len(node.input) > 2 and node.input[2] in constants:
-        bias = numpy_helper.to_array(constants[node.input[2]])
+        bias = onnx.numpy_helper.to_array(constants[node.input[2]])
         step = (scale * steps).astype(np.float32)
         rounded = np.round(bias / step).astype(np.int32)
         label = f"{node.name or node.output[0]}_bias"
@@ -433,12 +425,10 @@ def _add_dequantize_node(
     graph: Any, name: str, integers: npt.NDArray[Any], steps: npt.NDArray[Any], axis: int | None
 ) -> Any:
     """Add integers, scales and zero points to the graph; return the node, which the caller adds."""
-    from onnx import helper, numpy_helper
-
     zeros = np.zeros(np.shape(steps), integers.dtype)
     parts = {"whole": integers, "step": np.asarray(steps, np.float32), "zero": zeros}
     for ending, values in parts.items():
-        graph.initializer.append(numpy_helper.from_array(values, f"{name}_{ending}"))
+        graph.initializer.append(onnx.numpy_helper.from_array(values, f"{name}_{ending}"))
     inputs = [f"{name}_{ending}" for ending in parts]
     axes = {} if axis is None or not np.ndim(steps) else {"axis": axis}
-    return helper.make_node("DequantizeLinear", inputs, [name], name, **axes)
+    return onnx.helper.make_node("DequantizeLinear", inputs, [name], name, **axes)

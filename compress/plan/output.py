@@ -27,8 +27,7 @@ LITERT_FORMATS = (
 )
 ONNX_FORMATS = ("onnx", "onnx_int8")
 FORMATS = (*LITERT_FORMATS, *ONNX_FORMATS, ONNX_QAT)
-ONNX_INT8_OPSET = 13
-"""First ONNX operator set whose quantized kernels have a scale per channel."""
+ONNX_INT8_OPSET = 13  # the first whose quantized kernels have a scale per channel
 
 
 @dataclass(frozen=True)

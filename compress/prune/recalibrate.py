@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from compress.core.arguments import check_arguments
+from compress.core.lazy_modules import keras
 from compress.model.activations import find_batch_size
 from compress.model.normalization_statistics import average_batch_statistics
 from compress.model.ports import flatten_inputs
 from compress.model.recording import record_program
 from compress.train.dataset_loading import as_examples
-
-if TYPE_CHECKING:
-    import keras
 
 BATCH = 256
 """Number of examples run at a time, if the memory budget allows it."""

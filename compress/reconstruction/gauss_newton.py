@@ -54,7 +54,7 @@ MIN_DAMPING = 1e-6
 """Added to the diagonal, relative to its mean: weights of inputs that are always zero do not
 change."""
 _KernelMap = Callable[[Numbers, Numbers], tuple[Numbers, Numbers]]
-_Run = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
+_Run = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 
 
 class Curvature:
@@ -138,10 +138,10 @@ def solve_pair(
             ThreadPoolExecutor(min(len(parts), count_threads())) as pool,
         ):
 
-            def run(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+            def run(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterable[Any]:
                 # the state of NumPy's errors holds in one thread
                 quiet = np.errstate(over="ignore", invalid="ignore")(function)
-                return list(pool.map(quiet, items))
+                return pool.map(quiet, items)
 
             trial = kernels.add(_compute_step(pair, parts, kernels, start, damping, run))
         trial_error = pair.measure_error(held_out, trial)
@@ -168,17 +168,13 @@ class _Linearization(NamedTuple):
     active: Singles
 
 
-def _run_one_by_one(function: Callable[[Any], Any], parts: Iterable[Any]) -> list[Any]:
-    return list(map(function, parts))
-
-
 def _compute_step(
     pair: KernelPair,
     pair_samples: Sequence[PairSample],
     kernels: PairWeights,
     start: PairWeights,
     damping: float,
-    run: _Run = _run_one_by_one,
+    run: _Run = map,
 ) -> Numbers:
     """Return the change of the weights in one damped step.
 
@@ -186,7 +182,7 @@ def _compute_step(
         pair, kernels, start: See `solve_pair`; `kernels` are the current weights.
         pair_samples: The parts of a sample.
         damping: Share of the diagonal that is added to it.
-        run: Function that returns the results of a function for all parts, in their order.
+        run: Function that yields the results of a function for all parts, in their order.
     """
 
     def linearize(pair_sample: PairSample) -> _Linearization:
@@ -195,7 +191,7 @@ def _compute_step(
             pair_sample, forward_pass, *pair.compute_residual(pair_sample, forward_pass)
         )
 
-    parts: list[_Linearization] = run(linearize, pair_samples)
+    parts: list[_Linearization] = list(run(linearize, pair_samples))
     moments = run(
         lambda part: pair.compute_moments(part.sample, part.forward_pass, kernels, part.active),
         parts,

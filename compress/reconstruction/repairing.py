@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from compress.core.arguments import check_arguments
 from compress.core.arrays import take_rows
 from compress.core.errors import InputError
+from compress.core.lazy_modules import keras
 from compress.core.linux import keep_freed_memory
 from compress.model.io import as_model
 from compress.model.keras_internals import list_named_weights
@@ -32,9 +33,6 @@ from compress.reconstruction.reconstructor import Reconstructor
 from compress.reconstruction.report import RepairReport
 from compress.reconstruction.sampling import MAX_SAMPLES, Batches, RecordedOutputs, Sampler
 from compress.reconstruction.tensor_store import compute_chunk_size
-
-if TYPE_CHECKING:
-    import keras
 
 KeptAxes = Mapping[str, tuple[npt.NDArray[np.int64] | None, ...]]
 Masks = Mapping[str, npt.NDArray[np.bool_]]
@@ -249,7 +247,6 @@ def _select_examples(
     x: Any, pruned: Program, original: Program, examples: int, seed: int
 ) -> tuple[npt.NDArray[Any], ...]:
     """Return the input arrays of randomly selected examples, in random order."""
-    import keras
 
     shapes = [
         [tuple(tensor.shape)[1:] for tensor in program.inputs] for program in (original, pruned)

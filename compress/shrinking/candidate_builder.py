@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from compress.core.atomic_files import read_file, write_bytes, write_json
 from compress.core.errors import ParetuneError, RunFailed, TrainingDiverged
+from compress.core.lazy_modules import keras
 from compress.core.statistics import Floats
 from compress.measure.counting import count_macs
 from compress.model.copies import convert_to_float32
@@ -40,8 +41,6 @@ from compress.shrinking.prune_and_train import FineTuner
 from compress.shrinking.variations import RECIPE, Variation
 
 if TYPE_CHECKING:
-    import keras
-
     from compress.measure import Analysis
 
 
@@ -237,7 +236,6 @@ class CandidateBuilder:
             RunFailed: No file could be exported.
             TrainingDiverged: The training failed.
         """
-        import keras
 
         if candidate.stage == TRAINED:
             return candidate

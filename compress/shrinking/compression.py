@@ -24,6 +24,7 @@ from compress.core.arguments import check_arguments
 from compress.core.arrays import list_named_arrays, take_examples
 from compress.core.atomic_files import write_json
 from compress.core.errors import InputError, RunFailed
+from compress.core.lazy_modules import keras
 from compress.core.summary import DisplayableResult, OnProgress, Summary, ignore_progress
 from compress.data import Dataset
 from compress.data.tasks import CUSTOM
@@ -51,8 +52,6 @@ from compress.shrinking.ship import ship_selected_file
 from compress.train.predict import evaluate_model
 
 if TYPE_CHECKING:
-    import keras
-
     from compress.plan.settings import CompressModelSettings
     from compress.report import Report
 
@@ -215,7 +214,6 @@ def compress_stage(job: CompressionJob, folder: RunFolder, command: str) -> Comp
         RunFailed: No file of the original or of the compressed model could be exported.
         TrainingDiverged: Fine-tuning failed.
     """
-    import keras
 
     start_time, past_training = time.perf_counter(), read_training(job.path)
     model, name, context, data = job.model, job.name, job.context, job.context.data

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from compress.core.errors import FeasibleError, InputError
+from compress.core.lazy_modules import keras
 from compress.core.summary import OnProgress, ignore_progress
 from compress.data import Dataset, Preprocessing
 from compress.distillation import make_hints
@@ -35,8 +36,6 @@ from compress.run.origin import find_origin
 from compress.train.predict import find_scaling
 
 if TYPE_CHECKING:
-    import keras
-
     from compress.core.device import Device
     from compress.devices import DeviceTimes
     from compress.prune.channels.coupling.groups import Coupling
@@ -216,7 +215,6 @@ def load_seeded_teachers(paths: Sequence[Path], data: Dataset, plan: Plan) -> Lo
         data: Data set that the teachers must support.
         plan: Plan with the seed and the section distill.
     """
-    import keras
 
     keras.utils.set_random_seed(plan.seed)
     return LoadedTeachers(tuple(load_teachers(paths, data, plan)), capture_random_state())

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from compress.core.errors import FeasibleError, InputError, TrainingDiverged
+from compress.core.lazy_modules import keras
 from compress.distillation import distill
 from compress.distillation.trainer import DISTILLING
 from compress.model.copies import copy_model
@@ -25,9 +26,6 @@ from compress.shrinking.file_evaluation import Variant, evaluate_artifacts, expo
 from compress.train import EpochRecord, Hook, TrainResult, train
 from compress.train.predict import evaluate_model
 from compress.train.records import StartingPoint
-
-if TYPE_CHECKING:
-    import keras
 
 
 def prune_and_train(job: CompressionJob, tuner: FineTuner) -> PrunedModel:

@@ -10,13 +10,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from compress.core.arguments import check_arguments
 from compress.core.arrays import take_examples
 from compress.core.errors import InputError, build_unknown_name_error
+from compress.core.lazy_modules import keras
 from compress.core.summary import OnProgress
 from compress.data import DataOptions, Dataset, Preprocessing, UnlabelledDataset, load_data
 from compress.data.adapters import build_labelled_dataset, build_unlabelled_dataset
@@ -35,9 +36,6 @@ from compress.model.rebuild import as_graph
 from compress.plan.data import AUTO
 from compress.run.origin import find_origin
 from compress.train.predict import Predictor, find_scaling
-
-if TYPE_CHECKING:
-    import keras
 
 GUESS_EXAMPLES = 500
 """Maximum number of training examples used to estimate the loss of a guess."""

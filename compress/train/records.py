@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +14,10 @@ import numpy.typing as npt
 from compress.core.arrays import open_npz
 from compress.core.atomic_files import replace_file
 from compress.core.errors import InputError
+from compress.core.lazy_modules import keras
 from compress.data import Dataset
 from compress.plan import TrainSettings
 from compress.train.predict import evaluate_model
-
-if TYPE_CHECKING:
-    import keras
 
 Arrays = dict[str, npt.NDArray[Any]]
 REMOVED_OPTIONS = frozenset(

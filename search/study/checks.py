@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import optuna
 
 from compress.core.device import setup_device
 from compress.core.errors import InputError
+from compress.core.lazy_modules import keras
 from compress.data import Dataset, load_data
 from compress.plan import OPTIMIZERS
 from compress.run.directory import LOG
@@ -30,9 +31,6 @@ from search.study.costs import NAMES, Costs, find_excesses, get_limits
 from search.study.directory import SearchFolder
 from search.study.optimizers import build_baseline
 from search.study.warm_start import is_candidate_file
-
-if TYPE_CHECKING:
-    import keras
 
 SEARCH_SHARE, AVERAGE_SIZE = 0.4, 0.5
 """Share of a time budget for the first trials, and the time of an average one over that of the

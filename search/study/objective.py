@@ -21,6 +21,7 @@ from optuna.trial import BaseTrial, FrozenTrial, TrialState
 
 from compress.core.device import Device
 from compress.core.errors import TrainingDiverged
+from compress.core.lazy_modules import keras
 from compress.core.pareto import Losses
 from compress.data import Dataset
 from compress.model.copies import convert_to_float32
@@ -93,8 +94,6 @@ def evaluate_trial(
     Raises:
         TrialGivenUp: The trial was given to another worker.
     """
-    import keras
-
     began = time.perf_counter()
     seed = get_trial_seed(plan, trial)
     keras.utils.set_random_seed(seed)
@@ -200,8 +199,6 @@ def build_model(space: Space, trial: BaseTrial, data: Dataset, policy: str) -> A
         data: The data of the search.
         policy: Name of the dtype policy, such as "float32" or "mixed_float16".
     """
-    import keras
-
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:

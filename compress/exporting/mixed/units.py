@@ -9,19 +9,17 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from compress.core.atomic_files import read_json, write_bytes, write_json
+from compress.core.lazy_modules import keras
 from compress.exporting.tracing import UNNAMED, find_layer_path, read_examples, strip_calls
 from compress.measure.graph_files.records import Graph, Operator, Tensor
 from compress.measure.graph_files.tables import TFLITE
 from compress.measure.graph_files.tflite import TFLiteReader
 from compress.model.keras_internals import walk_named_layers
-
-if TYPE_CHECKING:
-    import keras
 
 LAST = ("SOFTMAX", "LOGISTIC")
 """Operations that stay in float32 at an output: probabilities rounded to 256 steps would hide the

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from compress.core.arrays import take_examples
 from compress.core.atomic_files import replace_file, write_bytes
 from compress.core.errors import InputError, RunFailed
+from compress.core.lazy_modules import keras
 from compress.core.module_loading import FORMAT_PACKAGES, require_packages
 from compress.exporting.conversions import ConversionFailed, convert, explain_failures
 from compress.exporting.file_checks import open_session
@@ -47,10 +48,6 @@ from compress.model.keras_internals import list_named_weights, walk_named_layers
 from compress.plan.output import INT4, MIXED
 from compress.reconstruction import RepairReport, repair
 from compress.reconstruction.kernel_parts import has_parts
-
-if TYPE_CHECKING:
-    import keras
-
 
 ENGINE = "LiteRT Quantizer"
 LOSS_EXAMPLES = 64

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from compress.core.lazy_modules import keras
 from compress.measure.counting import resolve_input_shapes
 from compress.model.program import Node, Program
 from compress.model.rebuild import find_rebuild_failure
@@ -14,9 +15,6 @@ from compress.model.recording import record_program
 from compress.prune.channels.coupling.groups import Coupling
 from compress.prune.channels.coupling.slots import CouplingGraph, LayerCall, Shape, Slots
 from compress.prune.channels.rules import apply_rule, find_rule, has_rule
-
-if TYPE_CHECKING:
-    import keras
 
 
 def analyze_coupling(model: keras.Model, input_shape: Any = None) -> Coupling:

@@ -17,6 +17,7 @@ from compress.core.arguments import check_arguments
 from compress.core.arrays import open_npz
 from compress.core.atomic_files import replace_file
 from compress.core.errors import InputError
+from compress.core.lazy_modules import keras
 from compress.core.summary import DisplayableResult, Summary
 from compress.data import Dataset, UnlabelledDataset, sample_inputs
 from compress.model.copies import copy_model
@@ -39,8 +40,6 @@ from compress.reconstruction.repairing import count_repair_examples
 from compress.train.dataset_loading import as_examples, prepare_dataset
 
 if TYPE_CHECKING:
-    import keras
-
     from compress.core.device import Device
     from compress.plan.settings import PruneWeightsSettings
     from compress.train import TrainResult
@@ -364,7 +363,6 @@ def resume_pruning(
         >>> 0.49 < pruner.report.sparsity < 0.51
         True
     """
-    import keras
 
     path = Path(path)
     if not path.is_file() or not zipfile.is_zipfile(path):

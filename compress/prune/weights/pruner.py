@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from compress.core.arguments import check_arguments
 from compress.core.errors import InputError
-from compress.core.lazy_modules import tf
+from compress.core.lazy_modules import keras, tf
 from compress.model.layers import BIAS, NORMALIZATION
 from compress.plan import WeightOptions
 from compress.plan.keywords import WEIGHT_PRUNER
@@ -32,8 +32,6 @@ from compress.prune.weights.targets import (
 )
 
 if TYPE_CHECKING:
-    import keras
-
     from compress.plan.settings import WeightPrunerSettings
 
 Constraint = Callable[[Any], Any]
