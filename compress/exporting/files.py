@@ -30,7 +30,7 @@ from compress.exporting.file_checks import (
     predict_with_file,
 )
 from compress.exporting.litert import CALIBRATED_FORMATS, write_int8, write_litert
-from compress.exporting.onnx import ensure_float32_file, quantize_onnx, write_onnx
+from compress.exporting.onnx import check_opset, ensure_float32_file, quantize_onnx, write_onnx
 from compress.exporting.tracing import TracedModel
 from compress.measure import formatting
 from compress.measure.file_agreement import describe_low_agreement
@@ -205,6 +205,7 @@ def export(
     requested_formats = (format,) if format is not None else chosen.formats if has_formats else None
     paths, about = _resolve_paths(Path(path), requested_formats)
     chosen = replace(chosen, formats=tuple(paths))
+    check_opset(chosen.opset, paths)
     source = Path(model) if isinstance(model, (str, Path)) else None
     calibrated_format = next((name for name in paths if name in CALIBRATED), None)
     if data is None and calibrated_format:

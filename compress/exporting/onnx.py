@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging.handlers
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ _NUMBER = re.compile(r"__\d+")
 CONVERTER = "the ONNX converter"
 QUANTIZER = "ONNX Runtime's quantizer"
 LEVELS, DEPTHWISE_LEVELS = 64, 127
+INTEGER_OPSET = 13  # the first whose quantized kernels have a scale per channel
 OFF_GRID = 0.02
 """Tolerated distance of a weight from its grid, in steps: weights are computed in float32."""
 MOVED = ("Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
@@ -92,7 +93,7 @@ def write_onnx(
     """
     kind = ONNX_QAT if whole_numbers else "onnx"
     require_packages(ONNX_PACKAGES, f"format {kind}")
-    check_opset(opset)
+    check_opset(opset, [kind])
     saved = traced.ensure_saved(REDUCED if whole_numbers else PLAIN)
     with replace_file(path) as temporary, explain_failures(CONVERTER, kind, traced.model):
         convert(
@@ -286,22 +287,28 @@ def round_to_grid(
     return steps.astype(np.float32), integers.astype(np.int8)
 
 
-def check_opset(opset: int | None) -> None:
-    """Check that tf2onnx, which must be installed, can write an operator set.
+def check_opset(opset: int | None, formats: Iterable[str]) -> None:
+    """Check that formats can be written with an operator set.
 
     Args:
         opset: Version of the operator set; None: tf2onnx's own.
+        formats: The formats; only those of ONNX have operator sets.
 
     Raises:
-        InputError: It cannot.
+        InputError: They cannot.
+        MissingDependency: tf2onnx is not installed.
     """
-    if opset is None:
+    names = sorted(name for name in formats if name.startswith("onnx"))
+    if opset is None or not names:
         return
-    from tf2onnx import constants
+    require_packages(ONNX_PACKAGES, f"format {names[-1]}")
+    from tf2onnx.constants import OPSET_TO_IR_VERSION as KNOWN
 
-    low, high = min(constants.OPSET_TO_IR_VERSION), max(constants.OPSET_TO_IR_VERSION)
-    if not low <= opset <= high:
-        raise InputError(f"opset must be in [{low}, {high}]. Received: {opset}. Leave it out.")
+    least, most = min(KNOWN) if names == ["onnx"] else INTEGER_OPSET, max(KNOWN)
+    if not least <= opset <= most:
+        raise InputError(
+            f"opset must be in [{least}, {most}] for {names[-1]}. Received: {opset}. Leave it out."
+        )
 
 
 def _check_and_normalize(path: Path, inputs: Sequence[str]) -> None:

@@ -27,7 +27,6 @@ LITERT_FORMATS = (
 )
 ONNX_FORMATS = ("onnx", "onnx_int8")
 FORMATS = (*LITERT_FORMATS, *ONNX_FORMATS, ONNX_QAT)
-ONNX_INT8_OPSET = 13  # the first whose quantized kernels have a scale per channel
 
 
 @dataclass(frozen=True)
@@ -85,14 +84,6 @@ class ExportOptions:
     def __post_init__(self) -> None:
         validate_fields(self)
         require(bool(self.formats), "formats", "name at least one format", self.formats)
-        integer = next((name for name in self.formats if name in ("onnx_int8", ONNX_QAT)), None)
-        require(
-            self.opset is None or integer is None or self.opset >= ONNX_INT8_OPSET,
-            "opset",
-            f"be at least {ONNX_INT8_OPSET} for {integer}, whose kernels have a scale per channel",
-            self.opset,
-            "Leave it out.",
-        )
 
     @property
     def candidate_formats(self) -> tuple[str, ...]:

@@ -340,10 +340,9 @@ def check_environment(
     for path in (*models, *plan.distill.teacher.files):
         check_model_file(path)
     if files:
+        check_opset(plan.export.opset, plan.export.formats)
         for name in plan.export.formats:
             require_packages(FORMAT_PACKAGES.get(name, ()), f"format {name}")
-            if name.startswith("onnx"):
-                check_opset(plan.export.opset)
         for name in plan.latency.runtimes:
             RUNTIMES.require_installed(name)
             if not RUNTIMES[name].exported:

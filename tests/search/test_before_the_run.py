@@ -49,9 +49,12 @@ CASES = {
     "opset": (["--opset", "-1"], "opset must be at least 1. Received: -1"),
     "opset of int8": (
         ["--formats", "onnx_int8", "--opset", "12"],
-        "opset must be at least 13 for onnx_int8",
+        "for onnx_int8. Received: 12. Leave it out.",
     ),
-    "opset of the converter": (["--formats", "onnx", "--opset", "99"], "opset must be in ["),
+    "opset of the converter": (
+        ["--formats", "onnx", "--opset", "99"],
+        "for onnx. Received: 99. Leave it out.",
+    ),
     "too small": (["--channels", "2"], "macs must be at least"),
     "too large": (["--channels", "100G"], "macs must be at most the model's own"),
     "no share": (["--channels", "0.0001x"], "macs must be at least"),
