@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from html import unescape
@@ -15,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compress.core.atomic_files import read_json
 from compress.core.errors import FeasibleError, InputError
 from compress.data import Dataset
 from compress.measure.runtimes import prepare_session
@@ -217,16 +215,12 @@ def test_killed_at_a_step_and_started_again(
     def killed(*_: Any, **__: Any) -> None:
         raise _Killed
 
-    start = time.perf_counter()
     with monkeypatch.context() as patched:
         patched.setattr(place, killed)
         with pytest.raises(_Killed):
             shrink(trained, digits, macs=0.5, out=tmp_path / "out", **QUICK)
     assert not (tmp_path / "out" / "outcome.json").exists()
     again = shrink(trained, digits, macs=0.5, out=tmp_path / "out", **QUICK)
-    elapsed = time.perf_counter() - start
-    seconds = [read_json(path)["seconds"] for path in (tmp_path / "out" / "nets").glob("*.json")]
-    assert 0 < sum(seconds) < elapsed
     # notes name the folder
     assert replace(again.outcome, notes=()) == replace(halved.outcome, notes=())
     for one, two in zip(again.model.get_weights(), halved.model.get_weights(), strict=True):
