@@ -239,7 +239,8 @@ class Scheduler:
     def _train_further_first(self, step: Step, left: float) -> Step:
         """Return the further training of a model before its first other step, or that step."""
         model = self.models[step.model]
-        fitting = CONTINUED_SHARE * left / max(model.epoch_seconds, 1e-9)
+        # what it is for must still fit afterwards
+        fitting = min(CONTINUED_SHARE * left, left - step.seconds) / max(model.epoch_seconds, 1e-9)
         epochs = int(min(fitting, CONTINUED_EPOCHS * self.epochs))
         if model.is_continued or model.sizes or epochs < max(1, LEAST_EPOCHS * self.epochs):
             return step

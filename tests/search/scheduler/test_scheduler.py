@@ -158,6 +158,20 @@ def test_a_model_is_trained_further_before_it_is_pruned_where_time_is_left() -> 
     assert continued
 
 
+def test_further_training_leaves_time_for_what_it_is_for() -> None:
+    for seconds in range(60, 400, 10):
+        scheduler, world, now = make_scheduler(seconds), World(), 0.0
+        while (step := scheduler.choose(now)) is not None:
+            if step.kind == CONTINUE:
+                scheduler.cancel(step)
+                others = list(scheduler._list_steps(seconds - now - step.seconds))
+                scheduler.resume(step)
+                assert {PRUNE, TUNE} & {it.kind for it in others if it.model == step.model}
+            result = world.do(step)
+            now += result.seconds
+            scheduler.finish(step, result)
+
+
 def test_the_most_accurate_model_is_pruned_first() -> None:
     """Whether to shrink it or to train small ones is found out before anything else is tried."""
     ended = [(step, result) for _, step, result, _ in simulate(make_scheduler(), World())]
