@@ -181,8 +181,8 @@ def export(
         little with the model (`warning` of the record).
 
     Raises:
-        InputError: An input size is unknown, a format does not match the suffix, or int8 is
-            requested without data.
+        InputError: An input size is unknown, a format does not match the suffix or the
+            operator set, or int8 is requested without data.
         MissingDependency: ONNX's packages are not installed.
         RunFailed: A converter refused the model, crashed or hung, and there is no `on_refusal`.
 

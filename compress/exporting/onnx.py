@@ -288,14 +288,14 @@ def round_to_grid(
 
 
 def check_opset(opset: int | None, formats: Iterable[str]) -> None:
-    """Check that formats can be written with an operator set.
+    """Raise an error if formats cannot be written with an operator set.
 
     Args:
         opset: Version of the operator set; None: tf2onnx's own.
         formats: The formats; only those of ONNX have operator sets.
 
     Raises:
-        InputError: They cannot.
+        InputError: tf2onnx does not know the operator set, or it is below 13 for an int8 format.
         MissingDependency: tf2onnx is not installed.
     """
     names = sorted(name for name in formats if name.startswith("onnx"))

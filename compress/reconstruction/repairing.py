@@ -247,7 +247,6 @@ def _select_examples(
     x: Any, pruned: Program, original: Program, examples: int, seed: int
 ) -> tuple[npt.NDArray[Any], ...]:
     """Return the input arrays of randomly selected examples, in random order."""
-
     shapes = [
         [tuple(tensor.shape)[1:] for tensor in program.inputs] for program in (original, pruned)
     ]

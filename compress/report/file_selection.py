@@ -97,7 +97,7 @@ class FileSelection:
                 "val": item.val,
                 "test": item.row.artifact.test[self.metric],
                 "interval": list(interval) if interval else None,
-                "examples": report.tested(item.row),
+                "examples": report.count_test_examples(item.row),
             }
         return record
 

@@ -199,7 +199,7 @@ def _list_tiles(report: Report, shipped: SelectedFile) -> Iterator[tuple[str, st
     if original is not None and original is not row:
         before_text = formatting.format_metric(name, original.artifact.test.get(name))
         before = f", {before_text} before"
-    count = report.tested(row)
+    count = report.count_test_examples(row)
     count_text = f", {count:,} examples" if count is not None else ""
     label = f"test {name} of {row.artifact.id}{before}{count_text}"
     yield f"{value} {ends}".strip(), label

@@ -94,7 +94,7 @@ class Report(DisplayableResult):
         """Kind of task."""
         return str(self.data.get("task", "multiclass"))
 
-    def tested(self, row: Row) -> int | None:
+    def count_test_examples(self, row: Row) -> int | None:
         """Return the number of test examples of a file's metrics; None if not recorded.
 
         Args:
@@ -113,7 +113,7 @@ class Report(DisplayableResult):
             row: The file.
             quality: Name of the metric.
         """
-        count, value = self.tested(row), row.artifact.test.get(quality)
+        count, value = self.count_test_examples(row), row.artifact.test.get(quality)
         if count and value is not None and quality in TASKS[self.kind].shares:
             return compute_wilson_interval(value, count)
         stored = row.artifact.test_interval

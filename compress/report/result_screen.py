@@ -196,7 +196,7 @@ def _list_footnotes(report: Report, selection: FileSelection) -> list[str]:
 def _describe_measurement(report: Report) -> str:
     """Return one sentence on test examples, runtime, device and comparison."""
     first = report.rows[0]
-    count = report.tested(first)
+    count = report.count_test_examples(first)
     texts = [f"{count:,} test examples" if count is not None else "the test part"]
     timed = next((row.latency for row in report.rows if row.latency is not None), None)
     if timed is None:

@@ -189,7 +189,7 @@ def format_test_metric(report: Report, row: Row) -> str:
     """Return a file's test metric: "94.00 % [91.05, 96.01], n = 360"."""
     text = formatting.format_metric(report.main, row.artifact.test.get(report.main))
     ends = formatting.format_interval(report.main, report.interval(row, report.main))
-    count = report.tested(row)
+    count = report.count_test_examples(row)
     return "".join(
         [text, f" {ends}" if ends else "", f", n = {count:,}" if count is not None else ""]
     )
@@ -200,7 +200,7 @@ def describe_metrics(report: Report) -> str:
     if not report.rows:
         return ""
     first = report.rows[0]
-    count = report.tested(first)
+    count = report.count_test_examples(first)
     examples_text = f"{count:,} test examples" if count is not None else "the test part"
     text = f"Metrics are those of the exported files on {examples_text}"
     if report.interval(first, report.main) is None:

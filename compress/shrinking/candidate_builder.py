@@ -236,7 +236,6 @@ class CandidateBuilder:
             RunFailed: No file could be exported.
             TrainingDiverged: The training failed.
         """
-
         if candidate.stage == TRAINED:
             return candidate
         start_time = time.perf_counter()

@@ -214,7 +214,6 @@ def compress_stage(job: CompressionJob, folder: RunFolder, command: str) -> Comp
         RunFailed: No file of the original or of the compressed model could be exported.
         TrainingDiverged: Fine-tuning failed.
     """
-
     start_time, past_training = time.perf_counter(), read_training(job.path)
     model, name, context, data = job.model, job.name, job.context, job.context.data
     keras.utils.set_random_seed(context.plan.seed)

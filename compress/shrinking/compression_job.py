@@ -215,7 +215,6 @@ def load_seeded_teachers(paths: Sequence[Path], data: Dataset, plan: Plan) -> Lo
         data: Data set that the teachers must support.
         plan: Plan with the seed and the section distill.
     """
-
     keras.utils.set_random_seed(plan.seed)
     return LoadedTeachers(tuple(load_teachers(paths, data, plan)), capture_random_state())
 

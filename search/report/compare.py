@@ -339,7 +339,10 @@ def _compare_files(pair: tuple[ComparedRun, ComparedRun]) -> ComparePoints:
             ):
                 return compare_examples(first_values, second_values, comparisons=comparisons)
         first_row, second_row = rows[0][first], rows[1][second]
-        counts = reports[0].tested(first_row), reports[1].tested(second_row)
+        counts = (
+            reports[0].count_test_examples(first_row),
+            reports[1].count_test_examples(second_row),
+        )
         if main not in TASKS[reports[0].kind].shares or not all(counts):
             return None
         return compare_shares(

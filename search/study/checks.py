@@ -1,7 +1,7 @@
 """Checks before the first trial: data, limits and compression.
 
-They find data leakage through models from earlier runs, limits that no model of the space keeps,
-and compression options that do not fit models of the space.
+A run is refused if models of earlier runs were trained on its validation or test data, if a limit
+is below the smallest model of the space, or if a compression option does not fit its models.
 """
 
 from __future__ import annotations

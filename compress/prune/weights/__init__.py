@@ -363,7 +363,6 @@ def resume_pruning(
         >>> 0.49 < pruner.report.sparsity < 0.51
         True
     """
-
     path = Path(path)
     if not path.is_file() or not zipfile.is_zipfile(path):
         raise InputError(f"A pruned training must be a .keras file. Received: '{path}'.")

@@ -36,7 +36,8 @@ class Pretended(GoalFitter):
         inputs = keras.Input((3,))
         hidden = keras.layers.Dense(WIDTH)(inputs)
         model = keras.Model(inputs, keras.layers.Dense(2)(hidden))
-        context = SimpleNamespace(on_progress=lambda text, share: None)
+        self.shares: list[float] = []
+        context = SimpleNamespace(on_progress=lambda text, share: self.shares.append(share))
         plan = from_flat(ShrinkPlan, {})
         job: Any = SimpleNamespace(
             coupling=analyze_coupling(model), context=context, plan=plan, device_times=None
@@ -89,6 +90,7 @@ def test_one_that_is_wrong_by_a_factor_needs_two() -> None:
     fitter = Pretended(lambda width: 1.6 * width / WIDTH)
     assert kept(fitter, 0.5) == 16  # 20 is the widest that is within, 19.8 is aimed at
     assert fitter.tried == [32, 16]
+    assert set(fitter.shares) == {0.5}  # a share that grew would promise an end
 
 
 def test_much_that_does_not_leave_with_the_widths_is_found_all_the_same() -> None:

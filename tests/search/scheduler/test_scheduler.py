@@ -284,12 +284,13 @@ def test_nothing_begins_that_does_not_fit() -> None:
     assert kinds.count(TRIAL) == 5
 
 
-def test_two_workers_never_do_the_same() -> None:
-    scheduler, running = make_scheduler(), set[tuple[str, str, float]]()
-    for _, step, _, _ in simulate(scheduler, World(), workers=2):
-        running = {(item.kind, item.model, item.share) for item in scheduler.running if item.model}
-        assert len(running) == sum(bool(item.model) for item in scheduler.running)
-        assert (step.kind, step.model, step.share) not in running
+def test_workers_never_do_the_same() -> None:
+    scheduler, pairs = make_scheduler(), 0
+    for _ in simulate(scheduler, World(), workers=3):
+        running = [(item.kind, item.model, item.share) for item in scheduler.running if item.model]
+        assert len(running) == len(set(running))
+        pairs += len(running) > 1
+    assert pairs
 
 
 def test_first_trials_take_a_share_of_a_short_time() -> None:

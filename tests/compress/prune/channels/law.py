@@ -33,7 +33,7 @@ from compress.prune.channels.surgery import (
 Array = npt.NDArray[Any]
 TOLERANCE = 1e-5
 SEEDS = [0, pytest.param(1, marks=pytest.mark.matrix)]
-"""Seeds of `check` for each rule; random graphs take others by default."""
+"""Seeds of `check` for each rule; the default tests of random graphs have six others."""
 STATISTICS = frozenset(
     [
         "GroupNormalization",
