@@ -67,7 +67,7 @@ def one(case: str, seed: int) -> dict[str, Any]:
         seconds = time.perf_counter() - began
         report = load_report(f"{place}/run")
         to_ship = select_files(report).to_ship
-        pruned = "".join(report.describe_pruned_files()).rpartition(": ")[2]
+        pruned = "".join(report.describe_pruned_files()).partition(", beyond noise: ")[2]
     trials = [item for item in report.candidates if item.is_trial]
     front = [item for item in trials if item.id in report.front]
     best = max(front, key=lambda item: item.val["accuracy"])

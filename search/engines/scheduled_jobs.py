@@ -17,7 +17,16 @@ from search.engines.pool import Pool
 from search.engines.steps import RECORD, name_size
 from search.plan import SearchPlan
 from search.scheduler.log import ScheduleLog, describe_schedule
-from search.scheduler.records import CONTINUE, EXPORT, TRIAL, TUNE, SizeResult, Step, StepResult
+from search.scheduler.records import (
+    CONTINUE,
+    EXPORT,
+    PRUNE,
+    TRIAL,
+    TUNE,
+    SizeResult,
+    Step,
+    StepResult,
+)
 from search.scheduler.scheduler import Scheduler
 from search.study import study as studies
 from search.study.directory import COMPLETE, Candidate, SearchFolder
@@ -213,6 +222,10 @@ class ScheduledJobs(SearchJobs):
                 rest = left - self.scheduler.estimate_seconds(EXPORT)
                 slack = CONTINUED_SLACK * step.seconds if step.kind == CONTINUE else rest
                 job["training_seconds"] = min(rest, slack)
+            elif step.kind == PRUNE:  # one of the sizes can be fine-tuned afterwards
+                job["training_seconds"] = (
+                    left - step.seconds + self.scheduler.estimate_seconds(PRUNE)
+                )
             return {**job, "seconds": limit, "number_of_step": step.number}
 
     def _build_job(self, step: Step) -> Job:
@@ -285,10 +298,10 @@ class ScheduledJobs(SearchJobs):
             if candidate.state == COMPLETE
             else ()
         )
-        reason = "" if sizes else candidate.reason or candidate.state
         return StepResult(
             candidate.id, candidate.seconds, sizes,
-            sum(record.get("share", 1.0) for record in candidate.history), reason,
+            sum(record.get("share", 1.0) for record in candidate.history),
+            "" if sizes else candidate.reason or candidate.state,
         )  # fmt: skip
 
     def _finish_step(self, step: Step, result: StepResult) -> None:
@@ -353,8 +366,9 @@ def create_record_jobs(
     def log_result(_: int, job: Job, __: dict[str, Any]) -> None:
         LOG.info("recorded %s with %s", job["name"], ", ".join(job["sizes"]) or "its own files")
 
-    done = len(sizes) - len(jobs)
-    return JobQueue(display, jobs, done, activity="recording", log_result=log_result)
+    return JobQueue(
+        display, jobs, len(sizes) - len(jobs), activity="recording", log_result=log_result
+    )
 
 
 def build_step_job(

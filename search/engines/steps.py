@@ -86,8 +86,8 @@ class StepRunner:
         Args:
             job: "name" (id of the candidate), "step" (kind), "share", "epochs", "teachers",
                 "reference" (path and cost of the common file; None: there is none yet),
-                "training_seconds" (after which a training ends), and for the record "sizes"
-                (names), "command", "told".
+                "training_seconds" (after which a training ends, and no further size is pruned),
+                and for the record "sizes" (names), "command", "told".
 
         Returns:
             "sizes": for each size its share, quality, MACs and files; "epochs".
@@ -104,7 +104,8 @@ class StepRunner:
             whole = builder.build_original(job["name"], tuple(builder.original_files.val))
             return {"sizes": [self._describe(builder, whole, 1.0, reference)], "epochs": 0}
         if kind == PRUNE:
-            return {"sizes": self._prune(builder, job["name"], reference), "epochs": 0}
+            sizes = self._prune(builder, job["name"], reference, began + job["training_seconds"])
+            return {"sizes": sizes, "epochs": 0}
         assert kind == TUNE
         name = name_size(job["name"], job["share"])
         candidate = (
@@ -160,7 +161,7 @@ class StepRunner:
         """
         plan = self._plan.build_candidate_plan(teachers)
         if not is_record:  # a goal of MACs needs no times of layers
-            goal = replace(plan.goal, macs=Target(SHARES[0], relative=True))
+            goal = replace(plan.goal, macs=Target(max(SHARES), relative=True))
             plan = replace(plan, goal=goal)
         candidate = self._folder.read_candidate(name)
         if candidate is None or not self._plan.rewinds_training:
@@ -177,23 +178,33 @@ class StepRunner:
             candidate, self._data, self._plan, self._folder, self._device, self._on_progress,
             epochs, seconds,
         )  # fmt: skip
-        macs = float(candidate.macs or 1)
-        sizes = [] if quality is None else [SizeResult(1.0, quality, macs).to_json()]
-        return {"sizes": sizes, "epochs": trained}
+        sizes = [] if quality is None else [SizeResult(1.0, quality, float(candidate.macs or 1))]
+        return {"sizes": [size.to_json() for size in sizes], "epochs": trained}
 
     def _prune(
-        self, builder: CandidateBuilder, name: str, reference: list[Any] | None
+        self, builder: CandidateBuilder, name: str, reference: list[Any] | None, end: float
     ) -> list[dict[str, Any]]:
-        """Prune a candidate to each share of its MACs that it can have."""
-        sizes = []
-        first = builder.original_files.first
+        """Prune a candidate to each share of its MACs that it can have, while there is time.
+
+        Args:
+            builder: Builder of the candidate's sizes.
+            name: Id of the candidate.
+            reference: Path and cost of the common file.
+            end: Time, by `time.monotonic`, after which no size may end but the first.
+        """
+        sizes: list[dict[str, Any]] = []
+        first, began = builder.original_files.first, time.monotonic()
         for share in SHARES:
-            goal = {"macs": share * builder.counted.macs}
+            # as long as those before, on average
+            if sizes and (now := time.monotonic()) + (now - began) / len(sizes) > end:
+                break
             try:
                 # other formats follow with the fine-tuning
-                candidate = builder.build(name_size(name, share), first, goal, (first,))
+                candidate = builder.build(
+                    name_size(name, share), first, {"macs": share * builder.counted.macs}, (first,)
+                )
             except FeasibleError:
-                break  # smaller ones cannot be had either
+                continue  # a larger one may be possible
             sizes.append(self._describe(builder, candidate, share, reference))
         return sizes
 

@@ -128,10 +128,13 @@ def describe_schedule(ended: Sequence[EndedStep]) -> list[str]:
     ]
     if pairs:
         predicted, actual = zip(*pairs, strict=True)
-        error = sum(actual) / len(actual) - sum(predicted) / len(predicted)
+        error = (sum(actual) - sum(predicted)) / len(pairs)
         correlation = compute_rank_correlation(predicted, actual)
-        is_known = len(pairs) >= FEWEST_RANKED and not math.isnan(correlation)
-        rank = f", with a rank correlation of {correlation:.2f}" if is_known else ""
+        rank = (
+            f", with a rank correlation of {correlation:.2f}"
+            if len(pairs) >= FEWEST_RANKED and not math.isnan(correlation)
+            else ""
+        )
         sizes = "1 fine-tuned size" if len(pairs) == 1 else f"{len(pairs)} fine-tuned sizes"
         lines.append(
             f"Of {sizes}, the result was {100 * error:+.2f} pp from the forecast on average{rank}."

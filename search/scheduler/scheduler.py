@@ -34,8 +34,9 @@ from search.scheduler.records import (
     StepResult,
 )
 
-SHARES = (0.6, 0.35, 0.2, 0.12, 0.07)
-"""Shares of the MACs that a pruning keeps, each as a model of its own."""
+SHARES = (0.35, 0.2, 0.12, 0.6, 0.07)
+"""Shares of the MACs that a pruning keeps, each as a model of its own; the first ones first, when
+there is no time for all."""
 FIRST_TRIALS, FIRST_SHARE = 4, 0.2
 """Number of trials before anything else, because forecasts need some models, and the share of the
 time in which they begin; the first one ends in any case."""
@@ -103,13 +104,10 @@ class Scheduler:
         left = self.seconds - elapsed
         begun = [*self.running, *(step for step, _, _ in self.ended)]
         trials = sum(step.kind == TRIAL for step in begun)
-        steps = []
-        if may_search:
-            trial = self._forecast_trial(trials)
-            # nothing is known before the first trial, so that it is tried in any case
-            steps = [trial] if not trials or trial.seconds <= left else []
-        is_searched = trials >= FIRST_TRIALS or elapsed >= FIRST_SHARE * self.seconds
-        if not may_search or is_searched:
+        trial = self._forecast_trial(trials)
+        # nothing is known before the first trial, so that it is tried in any case
+        steps = [trial] if may_search and (not trials or trial.seconds <= left) else []
+        if not may_search or trials >= FIRST_TRIALS or elapsed >= FIRST_SHARE * self.seconds:
             steps += self._list_steps(left)
         steps = [
             replace(step, gain=step.gain * self._calibrate(step.kind))
@@ -368,7 +366,9 @@ class Scheduler:
 
     def _learn(self, step: Step, result: StepResult) -> float:
         if step.kind in self._durations:
-            self._durations[step.kind].append(result.seconds)
+            # a pruning may have had no time for all sizes
+            missing = len(SHARES) / max(1, len(result.sizes)) if step.kind == PRUNE else 1.0
+            self._durations[step.kind].append(missing * result.seconds)
         if step.kind == TRIAL:
             return self._add_model(result)
         model = self.models[step.model]
@@ -428,11 +428,9 @@ class Scheduler:
         )
         model.sizes[step.share] = ScheduledSize(size, is_tuned=True)
         spent = result.seconds - self.estimate_seconds(EXPORT)
-        share = max(size.macs / model.macs, 0.25)
         if result.epochs and model.epoch_seconds:
-            self._factors.append(
-                max(spent, 0.1 * result.seconds) / result.epochs / model.epoch_seconds / share
-            )
+            whole_epoch = model.epoch_seconds * max(size.macs / model.macs, 0.25)
+            self._factors.append(max(spent, 0.1 * result.seconds) / result.epochs / whole_epoch)
 
     def _give_up(self, model: ScheduledModel, step: Step) -> None:
         """Do not try a failed step again."""

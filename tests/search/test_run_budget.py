@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 from collections import Counter
@@ -17,12 +18,12 @@ from compress.plan.nesting import from_flat, list_forbidden_changes
 from compress.report.html import build_title
 from search.engines import Display
 from search.engines.scheduled_jobs import ScheduledJobs
-from search.engines.steps import StepRunner
+from search.engines.steps import StepRunner, name_size
 from search.pipeline import restore_plan
 from search.plan import SearchPlan
 from search.report import load_report
 from search.scheduler.log import ScheduleLog
-from search.scheduler.scheduler import Scheduler
+from search.scheduler.scheduler import SHARES, Scheduler
 from search.study.directory import COMPLETE, Candidate, SearchFolder
 from tests.patience import PATIENCE, wait_for
 from tests.search.test_run import paretune, records, start
@@ -155,6 +156,20 @@ def test_files_cost_latency_unless_another_cost_is_named(
     if of_files != "latency_ms":
         costs = StepRunner._measure_costs(runner, None, cnn, {"int8": file}, None)  # type: ignore[arg-type]
         assert costs == {"int8": {"macs": 70.0, "params": 30.0}[of_files]}
+
+
+@pytest.mark.parametrize(("end", "count"), [(0.0, 1), (math.inf, len(SHARES))])
+def test_sizes_are_pruned_while_there_is_time(end: float, count: int) -> None:
+    """The first one in any case."""
+    builder = SimpleNamespace(
+        original_files=SimpleNamespace(first="float32"),
+        counted=SimpleNamespace(macs=100),
+        build=lambda name, *_: name,
+    )
+    runner = SimpleNamespace(_describe=lambda _, name, share, __: {"name": name, "share": share})
+    sizes = StepRunner._prune(runner, builder, "0003", None, end)  # type: ignore[arg-type]
+    assert [size["share"] for size in sizes] == list(SHARES[:count])
+    assert sizes[0]["name"] == name_size("0003", SHARES[0])
 
 
 @pytest.mark.parametrize("is_named_first", [True, False])

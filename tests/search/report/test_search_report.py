@@ -17,6 +17,8 @@ from search.plan import SearchOptions, SearchPlan
 from search.report import load_report, render
 from search.report.charts import extract_curves
 from search.report.importance import compute_importances, measure_forest_shares, read_parameters
+from search.scheduler.log import ScheduleLog
+from search.scheduler.records import TUNE, SizeResult, Step, StepResult
 from search.study.directory import Candidate, SearchFolder
 from search.study.front import count_epochs, measure_progress, sort_by_end
 from tests.compress.report.test_file_selection import FILES, run_with
@@ -374,6 +376,27 @@ def test_the_verdict_says_how_many_pruned_files_win(
     assert line in " ".join(str(load_report(folder.path)).split())
     render(folder.path)
     assert line in " ".join((folder.path / "report.html").read_text("utf-8").split())
+
+
+@pytest.mark.parametrize(
+    ("share", "line"),
+    [
+        (0.2, "Pruned files on the front: none"),
+        (1.0, "Pruned files: none was fine-tuned within the budget"),
+    ],
+)
+def test_a_scheduled_run_without_a_pruned_file_says_so(
+    tmp_path: Path, share: float, line: str
+) -> None:
+    folder = SearchFolder(run_with(tmp_path / "run", FILES[:2]).path)
+    folder.write_candidate(candidate(0, 0.5, 9, choices={"x": 1}))
+    step = Step(0, TUNE, "0000", share)
+    log = ScheduleLog(folder.path)
+    log.write("begun", step.to_json())
+    size = SizeResult(share, 0.9, 9e4)
+    result = StepResult("0000", 1.0, (size,), 1)
+    log.write("ended", {"number": 0, "at": 2.0, "gain": 0.0, **result.to_json()})
+    assert line in str(load_report(folder.path)).splitlines()
 
 
 @pytest.mark.parametrize(("right", "wins"), [(955, "0 of 1"), (900, "1 of 1")])

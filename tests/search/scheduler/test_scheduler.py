@@ -172,6 +172,17 @@ def test_further_training_leaves_time_for_what_it_is_for() -> None:
             scheduler.finish(step, result)
 
 
+def test_a_pruning_of_few_sizes_counts_as_one_of_all() -> None:
+    scheduler = make_scheduler()
+    pruned = next(item for item in simulate(scheduler, World()) if item[1].kind == PRUNE)
+    expected = scheduler.estimate_seconds(PRUNE)
+    step, result = Step(1000, PRUNE, pruned[1].model), pruned[2]
+    scheduler.resume(step)
+    # two of five sizes in two fifths of the time
+    scheduler.finish(step, replace(result, sizes=result.sizes[:2], seconds=0.4 * result.seconds))
+    assert scheduler.estimate_seconds(PRUNE) == pytest.approx(expected)
+
+
 def test_the_most_accurate_model_is_pruned_first() -> None:
     """Whether to shrink it or to train small ones is found out before anything else is tried."""
     ended = [(step, result) for _, step, result, _ in simulate(make_scheduler(), World())]
