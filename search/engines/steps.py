@@ -195,7 +195,7 @@ class StepRunner:
         sizes: list[dict[str, Any]] = []
         first, began = builder.original_files.first, time.monotonic()
         for share in SHARES:
-            # as long as those before, on average
+            # the next one probably takes as long as those before did on average
             if sizes and (now := time.monotonic()) + (now - began) / len(sizes) > end:
                 break
             try:

@@ -18,7 +18,6 @@ from compress.run.compressed_model import read_example_values
 from search.plan.search import DEFAULT_OBJECTIVES, resolve_objectives
 from search.report.importance import TREES, Importance, compute_importances, rank_parameters
 from search.scheduler.log import EndedStep, ScheduleLog, describe_schedule
-from search.scheduler.records import TUNE
 from search.study.directory import (
     COMPLETE,
     DUPLICATE,
@@ -118,14 +117,20 @@ class SearchReport(Report):
         ]
 
     def describe_pruned_files(self) -> list[str]:
-        """Return the number of pruned files that no unpruned file equals, or why there is none.
+        """Return how many pruned files no unpruned file equals, as text; empty: unknown.
 
-        It is empty if this is unknown.
+        A run with a time budget that recorded no pruned file says so.
 
         An unpruned file equals a pruned one if it is neither worse on validation data nor slower,
         each beyond the 95 % interval: of the paired difference of accuracy, corrected for the
         number of pruned files, and of each latency.
         """
+        if self.schedule and not any(row.artifact.variant == "pruned" for row in self.rows):
+            return [
+                "Pruned files on the front: none"
+                if any(step.share < 1 for step, _, _ in self.schedule)
+                else "Pruned files: none was fine-tuned within the budget"
+            ]
         folder = SearchFolder(self.folder)
         files = [
             (row.artifact.variant == "pruned", row.latency, values)
@@ -135,12 +140,6 @@ class SearchReport(Report):
         ]
         unpruned = [(time, values) for is_pruned, time, values in files if not is_pruned]
         pruned = [(time, values) for is_pruned, time, values in files if is_pruned]
-        if self.schedule and not any(row.artifact.variant == "pruned" for row in self.rows):
-            return [
-                "Pruned files on the front: none"
-                if any(step.kind == TUNE and step.share < 1 for step, _, _ in self.schedule)
-                else "Pruned files: none was fine-tuned within the budget"
-            ]
         if not pruned or not unpruned or not self.candidates:
             return []
         wins = sum(

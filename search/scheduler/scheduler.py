@@ -35,8 +35,8 @@ from search.scheduler.records import (
 )
 
 SHARES = (0.35, 0.2, 0.12, 0.6, 0.07)
-"""Shares of the MACs that a pruning keeps, each as a model of its own; the first ones first, when
-there is no time for all."""
+"""Shares of the MACs that a pruning keeps, each as a model of its own, in the order in which they
+are tried while there is time."""
 FIRST_TRIALS, FIRST_SHARE = 4, 0.2
 """Number of trials before anything else, because forecasts need some models, and the share of the
 time in which they begin; the first one ends in any case."""
@@ -104,9 +104,9 @@ class Scheduler:
         left = self.seconds - elapsed
         begun = [*self.running, *(step for step, _, _ in self.ended)]
         trials = sum(step.kind == TRIAL for step in begun)
-        trial = self._forecast_trial(trials)
+        steps = [self._forecast_trial(trials)] if may_search else []
         # nothing is known before the first trial, so that it is tried in any case
-        steps = [trial] if may_search and (not trials or trial.seconds <= left) else []
+        steps = [step for step in steps if not trials or step.seconds <= left]
         if not may_search or trials >= FIRST_TRIALS or elapsed >= FIRST_SHARE * self.seconds:
             steps += self._list_steps(left)
         steps = [
@@ -366,9 +366,9 @@ class Scheduler:
 
     def _learn(self, step: Step, result: StepResult) -> float:
         if step.kind in self._durations:
-            # a pruning may have had no time for all sizes
-            missing = len(SHARES) / max(1, len(result.sizes)) if step.kind == PRUNE else 1.0
-            self._durations[step.kind].append(missing * result.seconds)
+            # a pruning may have had no time for all sizes; one that failed counts as it is
+            part = len(result.sizes) / len(SHARES) if step.kind == PRUNE else 1.0
+            self._durations[step.kind].append(result.seconds / (part or 1.0))
         if step.kind == TRIAL:
             return self._add_model(result)
         model = self.models[step.model]

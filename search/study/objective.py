@@ -286,7 +286,8 @@ def is_dominated(losses: Losses, index: int, margin: float = STOP_MARGIN) -> boo
     """
     is_better = losses[:, 0] <= losses[index, 0] - margin
     is_better[index] = False
-    return bool((is_better & (losses[:, 1:] <= losses[index, 1:]).all(axis=1)).any())
+    is_as_cheap = (losses[:, 1:] <= losses[index, 1:]).all(axis=1)
+    return bool((is_better & is_as_cheap).any())
 
 
 def format_rung_attr(epoch: int) -> str:

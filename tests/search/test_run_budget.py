@@ -23,6 +23,7 @@ from search.pipeline import restore_plan
 from search.plan import SearchPlan
 from search.report import load_report
 from search.scheduler.log import ScheduleLog
+from search.scheduler.records import PRUNE, Step
 from search.scheduler.scheduler import SHARES, Scheduler
 from search.study.directory import COMPLETE, Candidate, SearchFolder
 from tests.patience import PATIENCE, wait_for
@@ -170,6 +171,23 @@ def test_sizes_are_pruned_while_there_is_time(end: float, count: int) -> None:
     sizes = StepRunner._prune(runner, builder, "0003", None, end)  # type: ignore[arg-type]
     assert [size["share"] for size in sizes] == list(SHARES[:count])
     assert sizes[0]["name"] == name_size("0003", SHARES[0])
+
+
+def test_a_pruning_leaves_time_to_fine_tune_a_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = from_flat(SearchPlan, {"space": "mlp", "budget": "10m"})
+    folder = SearchFolder(tmp_path / "r")
+    folder.claim("run", plan)
+    scheduler = Scheduler(("float32",), 0.1, 10, seconds=600.0)
+    jobs = ScheduledJobs(folder, plan, None, Display(), [], scheduler, (), 0.0, lambda: None)
+    monkeypatch.setattr(ScheduledJobs, "seconds", 500.0)
+    # before any is known a pruning takes 4 x 10 s, so that 60 s have 20 s for the fine-tuning
+    step = Step(1, PRUNE, "0000", seconds=60.0)
+    monkeypatch.setattr(scheduler, "choose", lambda *_, **__: step)
+    job = jobs.take_job()
+    assert job is not None
+    assert job["training_seconds"] == 600 - 500 - 20
 
 
 @pytest.mark.parametrize("is_named_first", [True, False])

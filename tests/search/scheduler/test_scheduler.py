@@ -181,6 +181,10 @@ def test_a_pruning_of_few_sizes_counts_as_one_of_all() -> None:
     # two of five sizes in two fifths of the time
     scheduler.finish(step, replace(result, sizes=result.sizes[:2], seconds=0.4 * result.seconds))
     assert scheduler.estimate_seconds(PRUNE) == pytest.approx(expected)
+    # one that failed counts as long as it took
+    scheduler.resume(step)
+    scheduler.finish(step, replace(result, sizes=(), seconds=expected, reason="it failed"))
+    assert scheduler.estimate_seconds(PRUNE) == pytest.approx(expected)
 
 
 def test_the_most_accurate_model_is_pruned_first() -> None:
