@@ -78,8 +78,7 @@ def select_watch_method() -> str:
     The kernel's method ends a process with the thread that started it. Only the main thread is sure
     to live as long as its process.
     """
-    is_main = threading.current_thread() is threading.main_thread()
-    return KERNEL if is_main else WATCH
+    return KERNEL if threading.current_thread() is threading.main_thread() else WATCH
 
 
 def kill_process_group(process: int) -> None:

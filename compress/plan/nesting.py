@@ -237,8 +237,7 @@ def read_field(plan: Any, leaf: PlanField) -> Any:
         plan: The plan.
         leaf: The field, from `list_plan_fields`.
     """
-    target = getattr(plan, leaf.section) if leaf.section else plan
-    return getattr(target, leaf.name)
+    return getattr(getattr(plan, leaf.section) if leaf.section else plan, leaf.name)
 
 
 def build_command_words(plan: Any) -> list[str]:

@@ -223,9 +223,7 @@ class ScheduledJobs(SearchJobs):
                 slack = CONTINUED_SLACK * step.seconds if step.kind == CONTINUE else rest
                 job["training_seconds"] = min(rest, slack)
             elif step.kind == PRUNE:  # one of the sizes can be fine-tuned afterwards
-                job["training_seconds"] = (
-                    left - step.seconds + self.scheduler.estimate_seconds(PRUNE)
-                )
+                job["training_seconds"] = left - step.reserved
             return {**job, "seconds": limit, "number_of_step": step.number}
 
     def _build_job(self, step: Step) -> Job:

@@ -23,6 +23,7 @@ class Step(Record):
         teacher: Id of the candidate that is the teacher; "": none.
         begun: Seconds of the run when it began.
         seconds: Expected duration, with that of steps that it needs to pay off.
+        reserved: Seconds of these for the steps that follow a pruning.
         gain: Expected gain of hypervolume.
         quality: Expected metric after fine-tuning; None: there is none.
     """
@@ -35,6 +36,7 @@ class Step(Record):
     teacher: str = ""
     begun: float = 0.0
     seconds: float = 0.0
+    reserved: float = 0.0
     gain: float = 0.0
     quality: float | None = None
 

@@ -37,6 +37,8 @@ from search.scheduler.records import (
 SHARES = (0.35, 0.2, 0.12, 0.6, 0.07)
 """Shares of the MACs that a pruning keeps, each as a model of its own, in the order in which they
 are tried while there is time."""
+PARTS = {share: number / len(SHARES) for number, share in enumerate(SHARES, 1)}
+"""Part of a pruning's time after which each of them exists."""
 FIRST_TRIALS, FIRST_SHARE = 4, 0.2
 """Number of trials before anything else, because forecasts need some models, and the share of the
 time in which they begin; the first one ends in any case."""
@@ -287,7 +289,7 @@ class Scheduler:
         expected = scale.reduce(files + self._list_expected((EXPORT, TUNE)))
         pending = [model for model in self.models.values() if not model.is_exported]
         potential = scale.reduce(expected + self._predict_originals(pending))
-        export_seconds = self.estimate_seconds(EXPORT)
+        export_seconds, pruning_seconds = map(self.estimate_seconds, (EXPORT, PRUNE))
         factor = estimate_mean(self._factors, PRIOR_FACTOR)
         busy = {(step.kind, step.model, step.share) for step in self.running}
         best = self._find_most_accurate() or ""
@@ -316,19 +318,24 @@ class Scheduler:
                 error, spread, points = self._predict_size(model, share)
                 macs = model.macs * share if size is None else size.result.macs
                 epoch_seconds = factor * model.epoch_seconds * max(macs / model.macs, 0.25)
-                before = export_seconds + (0.0 if is_known else self.estimate_seconds(PRUNE))
-                epochs = min(self.epochs, int((left - before) / max(epoch_seconds, 1e-9)))
+                least = 0.0 if is_known else pruning_seconds * PARTS[share]
+                epochs = min(
+                    self.epochs, int((left - export_seconds - least) / max(epoch_seconds, 1e-9))
+                )
                 if epochs < max(1, LEAST_EPOCHS * self.epochs):
                     continue
                 gain = scale.measure_gain(potential, points, spread)
-                seconds = before + epochs * epoch_seconds
+                after = export_seconds + epochs * epoch_seconds
                 if is_known:
                     yield Step(
                         0, TUNE, model.name, share, epochs, best,
-                        seconds=seconds, gain=gain, quality=1 - error,
+                        seconds=after, gain=gain, quality=1 - error,
                     )  # fmt: skip
-                else:
-                    prunings.append(Step(0, PRUNE, model.name, seconds=seconds, gain=gain))
+                else:  # further sizes are pruned in the time that the fine-tuning leaves
+                    prunings.append(Step(
+                        0, PRUNE, model.name,
+                        seconds=min(after + pruning_seconds, left), reserved=after, gain=gain,
+                    ))  # fmt: skip
             if prunings:
                 yield max(prunings, key=lambda step: step.rate)
 
@@ -367,8 +374,8 @@ class Scheduler:
     def _learn(self, step: Step, result: StepResult) -> float:
         if step.kind in self._durations:
             # a pruning may have had no time for all sizes; one that failed counts as it is
-            part = len(result.sizes) / len(SHARES) if step.kind == PRUNE else 1.0
-            self._durations[step.kind].append(result.seconds / (part or 1.0))
+            part = max((PARTS.get(size.share, 1.0) for size in result.sizes), default=1.0)
+            self._durations[step.kind].append(result.seconds / part)
         if step.kind == TRIAL:
             return self._add_model(result)
         model = self.models[step.model]

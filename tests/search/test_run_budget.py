@@ -182,8 +182,7 @@ def test_a_pruning_leaves_time_to_fine_tune_a_size(
     scheduler = Scheduler(("float32",), 0.1, 10, seconds=600.0)
     jobs = ScheduledJobs(folder, plan, None, Display(), [], scheduler, (), 0.0, lambda: None)
     monkeypatch.setattr(ScheduledJobs, "seconds", 500.0)
-    # before any is known a pruning takes 4 x 10 s, so that 60 s have 20 s for the fine-tuning
-    step = Step(1, PRUNE, "0000", seconds=60.0)
+    step = Step(1, PRUNE, "0000", seconds=60.0, reserved=20.0)
     monkeypatch.setattr(scheduler, "choose", lambda *_, **__: step)
     job = jobs.take_job()
     assert job is not None

@@ -50,8 +50,7 @@ class HintonKD(LogitLoss):
         """Return T^2 log K, T^2 log 2, or the loss of a guess for linear outputs."""
         if self.activation == "linear":
             return self.guess
-        classes = outputs if self.activation == "softmax" else 2
-        return temperature**2 * math.log(classes)
+        return temperature**2 * math.log(outputs if self.activation == "softmax" else 2)
 
     def __call__(
         self,

@@ -181,10 +181,36 @@ def test_a_pruning_of_few_sizes_counts_as_one_of_all() -> None:
     # two of five sizes in two fifths of the time
     scheduler.finish(step, replace(result, sizes=result.sizes[:2], seconds=0.4 * result.seconds))
     assert scheduler.estimate_seconds(PRUNE) == pytest.approx(expected)
+    # the second and the fifth: sizes before that cannot be had took their time too
+    sizes = result.sizes[1::3]
+    scheduler.resume(step)
+    scheduler.finish(step, replace(result, sizes=sizes))
+    assert scheduler.estimate_seconds(PRUNE) == pytest.approx(expected)
     # one that failed counts as long as it took
     scheduler.resume(step)
     scheduler.finish(step, replace(result, sizes=(), seconds=expected, reason="it failed"))
     assert scheduler.estimate_seconds(PRUNE) == pytest.approx(expected)
+
+
+def test_a_pruning_begins_while_one_size_can_be_fine_tuned() -> None:
+    scheduler = make_scheduler()
+    name = next(item[1].model for item in simulate(scheduler, World()) if item[1].kind == PRUNE)
+    pruning, export = map(scheduler.estimate_seconds, (PRUNE, EXPORT))
+    model = scheduler.models[name]  # as before it was pruned
+    model.epoch_seconds, model.is_pruned = 0.001, False
+    model.sizes.clear()
+    steps = []
+    for left in (0.15, 0.25, 2.0):
+        step = scheduler.choose(600 - export - left * pruning, may_search=False)
+        assert step is not None
+        scheduler.cancel(step)
+        steps.append(step)
+    # the first of five sizes takes a fifth of the time
+    assert [step.kind == PRUNE for step in steps] == [False, True, True]
+    few, all_sizes = steps[1:]
+    assert few.seconds == pytest.approx(export + 0.25 * pruning)
+    assert export < few.reserved < export + 0.05 * pruning
+    assert all_sizes.seconds == pytest.approx(all_sizes.reserved + pruning)
 
 
 def test_the_most_accurate_model_is_pruned_first() -> None:
