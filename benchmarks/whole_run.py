@@ -60,10 +60,12 @@ def one(case: str, seed: int) -> dict[str, Any]:
     words = ("run", *CASES[case], "--seed", str(seed))
     with tempfile.TemporaryDirectory() as place:
         began = time.perf_counter()
-        subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-c", "from search.cli import main; main()", *words, "--out",
-             f"{place}/run"], check=True, capture_output=True,
+             f"{place}/run"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
+        if done.returncode:
+            raise RuntimeError(f"exit code {done.returncode}:\n{done.stdout}")
         seconds = time.perf_counter() - began
         report = load_report(f"{place}/run")
         to_ship = select_files(report).to_ship
