@@ -208,9 +208,8 @@ def _sum_by_layer(events: list[dict[str, Any]], layers: Mapping[str, str]) -> di
             kinds[name] = str(event.get("args", {}).get("op_name", ""))
     seconds_by_layer: dict[str, float] = {}
     for name, seconds in nodes.items():
-        layer = find_layer_path(name, layers)
-        if any(product in kinds[name] for product in _PRODUCTS):
-            layer = layers.get(layer, layer)
+        path, is_product = find_layer_path(name, layers), any(p in kinds[name] for p in _PRODUCTS)
+        layer = layers.get(path, path) if is_product else path
         seconds_by_layer[layer] = seconds_by_layer.get(layer, 0.0) + float(
             np.median(seconds[WARMUP:])
         )

@@ -55,9 +55,8 @@ class Device:
             text = f"{self.count} x GPU {self.name}, {self.policy}, XLA {xla}"
             if self.sharers == 1:
                 return text
-            share = "no bound on memory"
-            if self.memory_mib is not None:
-                share = f"at most {self.memory_mib:,} MiB each"
+            memory = self.memory_mib
+            share = "no bound on memory" if memory is None else f"at most {memory:,} MiB each"
             return f"{text}, shared by {self.sharers} workers, {share}"
         return f"CPU {self.name}, {format_threads(self.threads)}, {self.policy}"
 

@@ -326,9 +326,11 @@ def _open_image(path: Path) -> Iterator[Image]:
     except InputError:
         raise
     except (*_READ_ERRORS, Image.DecompressionBombError) as error:
-        reason = str(error) or type(error).__name__
-        if isinstance(error, PIL.UnidentifiedImageError):
-            reason = "corrupt, or of no kind that Pillow knows"
+        reason = (
+            "corrupt, or of no kind that Pillow knows"
+            if isinstance(error, PIL.UnidentifiedImageError)
+            else str(error) or type(error).__name__
+        )
         raise InputError(f"Image '{path}' must be readable and complete ({reason}).") from None
 
 

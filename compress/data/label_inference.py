@@ -176,9 +176,11 @@ def infer_label_format(y: Any, head: Head | Heads | None, task: str | None) -> L
 
 
 def _note_inferred(kind: str, reason: str, head: Head | None, unit: str) -> tuple[str, ...]:
-    by_head = ""
-    if head is not None and head.num_outputs:
-        by_head = f" and the model's head ({head.activation}, {head.num_outputs} {unit})"
+    by_head = (
+        f" and the model's head ({head.activation}, {head.num_outputs} {unit})"
+        if head is not None and head.num_outputs
+        else ""
+    )
     return (f"task {kind}, inferred from the labels ({reason}){by_head}; task= overrides it",)
 
 

@@ -292,9 +292,9 @@ def _describe_bad_record(
     for record, row in zip(records, rows, strict=True):
         features = _parse_features(record, row)
         for name, (count, kind) in formats.items():
-            received = "none"
-            if name in features:
-                received = "{} ({})".format(*_infer_format(features[name]))
+            received = (
+                "{} ({})".format(*_infer_format(features[name])) if name in features else "none"
+            )
             if received != f"{count} ({kind})":
                 return InputError(
                     f"Feature '{name}' must have {count} ({kind}) values in every record, as the "

@@ -254,9 +254,12 @@ def _compute_call_time(
 ) -> CallTime:
     """Return a call's ms above an empty file's (`base`), at least 0; with a reason if not timed."""
     key = CallKey.from_json(call.key)
-    reason = call.reason
-    if call.file and call.file not in results.milliseconds:
-        reason = f"the device does not run it alone: {results.refusals[call.file]}"
+    is_refused = call.file and call.file not in results.milliseconds
+    reason = (
+        f"the device does not run it alone: {results.refusals[call.file]}"
+        if is_refused
+        else call.reason
+    )
     if reason:
         return CallTime(key, 0.0, 0.0, 0, call.ops, call.weight_bytes, reason)
     file_ms, file_error = results.estimate_time(call.file)

@@ -308,9 +308,11 @@ def write_files(
                 )  # fmt: skip
                 session = open_session(path, representative)
             except (RunFailed, ConversionFailed) as error:
-                reason = str(error)
-                if isinstance(error, ConversionFailed):
-                    reason = f"The {name} file cannot be run: {error.reason}"
+                reason = (
+                    f"The {name} file cannot be run: {error.reason}"
+                    if isinstance(error, ConversionFailed)
+                    else str(error)
+                )
                 refusals.append(reason)
                 if on_refusal is not None:
                     on_refusal(name, reason)

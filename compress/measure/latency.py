@@ -330,9 +330,7 @@ def compute_spread(timer: Timer, seed: int, base: Timer | None = None) -> Spread
         seed: Seed of the bootstrap.
         base: Runs of the baseline. None: spread of the times; otherwise of base / file, by round.
     """
-    values = np.asarray(timer.medians)
-    if base is not None:
-        values = np.asarray(base.medians) / values
+    values = np.asarray(timer.medians if base is None else np.divide(base.medians, timer.medians))
     groups = [index // ROUNDS_PER_INSTANCE for index in range(len(values))]
     return compute_median_spread(values, np.random.default_rng(seed), groups=groups)
 

@@ -188,9 +188,11 @@ def _is_registered(layer: dict[str, Any]) -> bool:
     """Return whether Keras can find the class of a user's layer."""
     module, kind = layer.get("module") or "", layer["class_name"]
     registered = layer.get("registered_name") or kind
-    foreign = not module.startswith("keras")
-    if not module:  # an .h5 file
-        foreign = not hasattr(keras.layers, kind) and kind not in _RAW_CALL_CLASSES
+    foreign = (
+        not module.startswith("keras")
+        if module
+        else not hasattr(keras.layers, kind) and kind not in _RAW_CALL_CLASSES  # an .h5 file
+    )
     importable = getattr(sys.modules.get(module), kind, None)
     return (
         not foreign

@@ -257,9 +257,8 @@ def _resolve_sizes(
 ) -> PartialShape:
     """Return the requested sizes without the batch axis; raise InputError if they do not fit."""
     name, sizes = declared
-    shape = tuple(requested)
-    if len(shape) == len(sizes) + 1:
-        shape = shape[1:]  # with the batch axis
+    has_batch_axis = len(requested) == len(sizes) + 1
+    shape = tuple(requested[1:] if has_batch_axis else requested)
     fits = len(shape) == len(sizes) and all(
         value is not None and value >= 1 and size in (None, int(value))
         for size, value in zip(sizes, shape, strict=True)

@@ -65,7 +65,9 @@ class Curvature:
         damping: Share of the diagonal that is added to it.
 
     Attributes:
-        inverse: (systems, columns + 1, columns + 1).
+        inverse: Inverse of the matrix scaled to a unit diagonal, (systems, columns + 1,
+            columns + 1), in single precision: it only speeds up the conjugate gradients.
+        scale: Scale of rows and columns that makes the diagonal 1, (systems, columns + 1, 1).
         diagonal: Diagonal of the moments, (systems, columns + 1).
         weights: Mean weight of each output, (systems, outputs), at least 1/1000 of their mean.
         noise: Noise variance summed over the rows.
@@ -76,15 +78,20 @@ class Curvature:
     """
 
     def __init__(self, rows: RowMoments, damping: float) -> None:
-        moments, count = rows.moments.copy(), float(rows.moments[0, -1, -1])
+        import scipy.linalg
+
+        count = float(rows.moments[0, -1, -1])
         self.noise = count * rows.noise
-        np.einsum("sdd->sd", moments)[:, :-1] += self.noise
-        diagonal = np.einsum("sdd->sd", moments).copy()
+        diagonal = np.einsum("sdd->sd", rows.moments).copy()
+        diagonal[:, :-1] += self.noise
         diagonal += MIN_DAMPING * diagonal.mean() + 1e-30
-        np.einsum("sdd->sd", moments)[:] = (1 + damping) * diagonal
-        mean_weights = (rows.weights / count).reshape(len(moments), -1)
+        self.scale = 1 / np.sqrt((1 + damping) * diagonal)[:, :, None]
+        scaled = (rows.moments * self.scale * self.scale.transpose(0, 2, 1)).astype(np.float32)
+        np.einsum("sdd->sd", scaled)[:] = 1
+        mean_weights = (rows.weights / count).reshape(len(scaled), -1)
         self.weights = np.maximum(mean_weights, 1e-3 * mean_weights.mean() + 1e-30)
-        self.inverse, self.diagonal = np.linalg.inv(moments), diagonal
+        self.inverse = scipy.linalg.inv(scaled, assume_a="pos", check_finite=False)
+        self.diagonal = diagonal
 
     def solve(self, kernel: Numbers, shift: Numbers) -> tuple[Numbers, Numbers]:
         """Return the inverse curvature times a kernel and a shift.
@@ -94,7 +101,8 @@ class Curvature:
             shift: (channels,).
         """
         both = np.concatenate([kernel, shift.reshape(len(kernel), 1, -1)], 1)
-        solution = self.inverse @ both / self.weights[:, None]
+        scaled = self.inverse @ (both * self.scale).astype(np.float32)
+        solution = scaled * self.scale / self.weights[:, None]
         return solution[:, :-1], solution[:, -1].reshape(-1)
 
     def multiply_diagonal(self, kernel: Numbers, shift: Numbers) -> tuple[Numbers, Numbers]:

@@ -16,15 +16,17 @@ The ridge is chosen on held-out examples, which also decide whether the solution
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.device import limit_blas_threads
 from compress.reconstruction.sums import (
+    WIDE,
     Clip,
     Moments,
     Numbers,
@@ -51,9 +53,9 @@ EXACT_ERROR = 1e-10
 """Relative error below which a layer counts as exact; float32 rounding gives about 1e-13."""
 MIN_GAIN = 0.005
 """Minimum relative reduction of the error; the updates stop below it."""
-TARGET_NUMBERS, MIN_TARGET_ROWS = 2**19, 64
+TARGET_NUMBERS, MIN_TARGET_ROWS = 2**19, 512
 """Approximate number of elements that an update of these targets handles at once, few enough for a
-processor's cache, and its minimum number of rows."""
+processor's cache, and its minimum number of rows, for which adding up the products is cheap."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +79,15 @@ class Problem:
             sums: Sums over rows and targets.
             ridge: Relative to the diagonal.
         """
+        return self.prepare(sums)(ridge)
+
+    def prepare(self, sums: Sums) -> Callable[[float], tuple[Numbers, Numbers]]:
+        """Return a function that returns weights and shift for a ridge.
+
+        Args:
+            sums: Sums over rows and targets.
+        """
+        noise = sums.count * sums.noise
         if isinstance(sums, StoredRows):
             rows, targets = sums.stacked
             if self.fixed_shift is None:
@@ -84,28 +95,28 @@ class Problem:
             else:
                 targets = targets - self.fixed_shift[:, None]
             residual = targets - rows @ self.initial
-            noise = sums.count * sums.noise
-            change = [
-                _solve_by_rows(
-                    p, t, ridge, noise, None if self.support is None else self.support[system]
-                )
-                for system, (p, t) in enumerate(zip(rows, residual, strict=True))
-            ]
         else:
             a, b, _ = (
                 sums.compute_centred()
                 if self.fixed_shift is None
                 else sums.compute_raw(self.fixed_shift)
             )
-            residual = b - a @ self.initial + sums.count * sums.noise * self.initial
-            regular = _add_ridge(a, ridge)
-            if self.support is None:
-                change = [*_solve_systems(regular, residual)]
+            residual = b - a @ self.initial + noise * self.initial
+
+        def solve(ridge: float) -> tuple[Numbers, Numbers]:
+            supports = [None] * len(residual) if self.support is None else self.support
+            if isinstance(sums, StoredRows):
+                systems = zip(rows, residual, supports, strict=True)
+                change = [_solve_by_rows(p, t, ridge, noise, mask) for p, t, mask in systems]
+            elif self.support is None:
+                change = [*_solve_systems(_add_ridge(a, ridge), residual)]
             else:
-                parts = zip(regular, residual, self.support, strict=True)
+                parts = zip(_add_ridge(a, ridge), residual, self.support, strict=True)
                 change = [_solve_on_support(*system) for system in parts]
-        weights = self.initial + np.stack(change)
-        return weights, self.compute_shift(sums, weights)
+            weights = self.initial + np.stack(change)
+            return weights, self.compute_shift(sums, weights)
+
+        return solve
 
     def compute_shift(self, sums: Sums, weights: Numbers) -> Numbers:
         """Return the shift that matches the means of the targets, or the fixed shift."""
@@ -175,30 +186,30 @@ def fit_weights(
         return Fit(problem.initial, current_shift, 0.0, zeros, zeros)
     sums = train.compute_sums()
     holdout = Holdout(held_out, sums, clip)
-    ridge, after = select_ridge(problem, sums, holdout)
+    ridge, after, trial = select_ridge(problem, sums, holdout)
     all_sums: Any = sum(holdout.sums, sums)
     before = holdout.measure_clipped_errors(problem.initial, current_shift)
-    solution = problem.solve(all_sums, ridge)
+    solution = None
     if clip is not None:
-        trial, rounds = problem.solve(sums, ridge), 0
         after = holdout.measure_clipped_errors(*trial)
         if isinstance(sums, Moments):
-            for candidate in islice(
-                _iterate_free_targets(problem, train, sums, ridge, clip, trial), MAX_ROUNDS
-            ):
+            equations = NormalEquations(train, sums, problem, ridge, clip)
+            for _ in range(MAX_ROUNDS):
+                candidate = equations.solve(*(solution or trial))
                 errors = holdout.measure_clipped_errors(*candidate)
                 if not sum(errors) < sum(after) * (1 - MIN_GAIN):
                     break
-                after, rounds = errors, rounds + 1
-        if rounds:
+                after, solution = errors, candidate
+        if solution is not None:  # nearly final: once more with the held-out rows
             sample = Sample.concat([train, *held_out])
-            steps = _iterate_free_targets(problem, sample, all_sums, ridge, clip, solution)
-            *_, solution = islice(steps, rounds)
-    return Fit(*solution, ridge, before, after, all_sums)
+            solution = NormalEquations(sample, all_sums, problem, ridge, clip).solve(*solution)
+    return Fit(*(solution or problem.solve(all_sums, ridge)), ridge, before, after, all_sums)
 
 
-def select_ridge(problem: Problem, sums: Sums, holdout: Holdout) -> tuple[float, tuple[float, ...]]:
-    """Return the ridge with the lowest held-out error, and its errors by call.
+def select_ridge(
+    problem: Problem, sums: Sums, holdout: Holdout
+) -> tuple[float, tuple[float, ...], tuple[Numbers, Numbers]]:
+    """Return the ridge with the lowest held-out error, its errors by call, and its solution.
 
     The search starts at 1e-3 and moves to neighbouring ridges while the error decreases. Errors are
     measured before the activation.
@@ -209,18 +220,20 @@ def select_ridge(problem: Problem, sums: Sums, holdout: Holdout) -> tuple[float,
         holdout: Held-out rows.
     """
     errors: dict[int, tuple[float, ...]] = {}
-    best = FIRST_RIDGE
+    solutions: dict[int, tuple[Numbers, Numbers]] = {}
+    best, solve = FIRST_RIDGE, problem.prepare(sums)
 
     def sum_errors(index: int) -> float:
         if index not in errors:
-            errors[index] = holdout.measure_errors(*problem.solve(sums, RIDGES[index]))
+            solutions[index] = solve(RIDGES[index])
+            errors[index] = holdout.measure_errors(*solutions[index])
         total = sum(errors[index])
         return total if np.isfinite(total) else np.inf
 
     for step in (1, -1):
         while 0 <= best + step < len(RIDGES) and sum_errors(best + step) < sum_errors(best):
             best += step
-    return RIDGES[best], errors[best]
+    return RIDGES[best], errors[best], solutions[best]
 
 
 class Holdout:
@@ -265,38 +278,40 @@ class NormalEquations:
         sums: Sums over them.
         problem: The regression problem.
         ridge: Relative to the diagonal.
+        clip: The clipping activation.
     """
 
-    def __init__(self, sample: Sample, sums: Moments, problem: Problem, ridge: float) -> None:
+    def __init__(
+        self, sample: Sample, sums: Moments, problem: Problem, ridge: float, clip: Clip
+    ) -> None:
         import scipy.linalg
 
-        self.sample, self.problem = sample, problem
-        self.means, target_means = sums.means
-        self.noise = sums.count * sums.noise
+        self.sample = replace(sample, targets=clip.mark_hidden(sample))
+        self.problem, self.clip, (self.means, target_means) = problem, clip, sums.means
         shift = problem.fixed_shift
         # in single precision large means would hide small spreads
         self.offset = (target_means if shift is None else shift).astype(np.float32)
-        self.a = (
-            sums.compute_centred() if shift is None else sums.compute_raw(np.zeros_like(shift))
-        )[0]
-        regular = _add_ridge(self.a, ridge)
+        a = (sums.compute_centred() if shift is None else sums.compute_raw(np.zeros_like(shift)))[0]
+        # what the current weights leave of targets of zero
+        self.residual = (sums.count * sums.noise) * problem.initial - a @ problem.initial
+        regular = _add_ridge(a, ridge)
         self.scale = 1 / np.sqrt(np.einsum("sdd->sd", regular))
         self.scaled = regular * self.scale[:, :, None] * self.scale[:, None]
         if problem.support is None and len(self.scaled) == 1:
-            self.factor = scipy.linalg.cho_factor(self.scaled[0], lower=True)
+            with _use_cores(self.scaled):
+                self.factor = scipy.linalg.cho_factor(self.scaled[0], lower=True)
 
-    def solve(self, clip: Clip, weights: Numbers, shift: Numbers) -> tuple[Numbers, Numbers]:
+    def solve(self, weights: Numbers, shift: Numbers) -> tuple[Numbers, Numbers]:
         """Return weights and shift for the targets nearest to the outputs of a solution.
 
         Args:
-            clip: The clipping activation, see `Clip.compute_targets`.
             weights, shift: The solution.
         """
         import scipy.linalg
 
         before, problem = self.problem.initial, self.problem
-        products, target_sums = self._sum_targets(clip, weights, shift)
-        right_side = products - self.a @ before + self.noise * before
+        products, target_sums = self._sum_targets(weights, shift)
+        right_side = products + self.residual
         if problem.fixed_shift is None:
             right_side -= self.means[:, :, None] * target_sums[:, None]
         right_side *= self.scale[:, :, None]
@@ -305,7 +320,8 @@ class NormalEquations:
             parts = zip(self.scaled, right_side, problem.support, start, strict=True)
             changes = np.stack([_refine_on_support(*system) for system in parts])
         elif len(self.scaled) == 1:
-            changes = scipy.linalg.cho_solve(self.factor, right_side[0])[None]
+            with _use_cores(self.scaled):
+                changes = scipy.linalg.cho_solve(self.factor, right_side[0])[None]
         else:
             changes = _solve_systems(self.scaled, right_side)
         weights = before + changes * self.scale[:, :, None]
@@ -314,14 +330,16 @@ class NormalEquations:
         mean = self.offset + target_sums / len(self.sample)
         return weights, mean - np.einsum("sd,sdm->sm", self.means, weights)
 
-    def _sum_targets(self, clip: Clip, weights: Numbers, shift: Numbers) -> tuple[Numbers, Numbers]:
+    def _sum_targets(self, weights: Numbers, shift: Numbers) -> tuple[Numbers, Numbers]:
         """Return the sums over rows of rows x targets and of targets, the targets minus offsets."""
         sample, offset = self.sample, self.offset.reshape(-1)
         systems, count, columns = sample.rows.shape
+        kernel = weights.astype(np.float32)
 
         def sum_block(part: slice) -> tuple[Numbers, Numbers]:
             rows = sample.take_rows(part)
-            targets = clip.compute_targets(rows, weights, shift) - offset
+            outputs = rows.predict(kernel, shift)
+            targets = self.clip.compute_targets(rows.targets, outputs, rows.base) - offset
             return multiply_transposed(rows.rows, targets), targets.sum(0, dtype=np.float64)
 
         products, sums = np.zeros_like(weights), np.zeros(offset.shape)
@@ -330,17 +348,6 @@ class NormalEquations:
             products += block_products
             sums += block_sums
         return products, sums.reshape(self.offset.shape)
-
-
-def _iterate_free_targets(
-    problem: Problem, sample: Sample, sums: Moments, ridge: float, clip: Clip,
-    solution: tuple[Numbers, Numbers],
-) -> Iterator[tuple[Numbers, Numbers]]:  # fmt: skip
-    """Yield solutions, each for the targets updated with the previous solution."""
-    equations = NormalEquations(sample, sums, problem, ridge)
-    while True:
-        solution = equations.solve(clip, *solution)
-        yield solution
 
 
 def _refine_on_support(a: Numbers, b: Numbers, support: Flags, start: Numbers) -> Numbers:
@@ -359,6 +366,11 @@ def _add_ridge(a: Numbers, ridge: float) -> Numbers:
     regular *= alive[:, :, None] & alive[:, None]
     np.einsum("sdd->sd", regular)[:] += dead
     return regular
+
+
+def _use_cores(matrices: Numbers) -> AbstractContextManager[None]:
+    """Return a context in which the linear algebra of large matrices runs on all cores."""
+    return limit_blas_threads() if matrices.shape[1] >= WIDE else nullcontext()
 
 
 def _solve_systems(regular: Numbers, right_side: Numbers) -> Numbers:
@@ -380,8 +392,9 @@ def _solve_systems(regular: Numbers, right_side: Numbers) -> Numbers:
     solution = np.empty_like(scaled_right)
     for system, (matrix, values) in enumerate(zip(scaled, scaled_right, strict=True)):
         try:
-            factor = scipy.linalg.cho_factor(matrix, lower=True, check_finite=False)
-            solution[system] = scipy.linalg.cho_solve(factor, values, check_finite=False)
+            with _use_cores(scaled):
+                factor = scipy.linalg.cho_factor(matrix, lower=True, check_finite=False)
+                solution[system] = scipy.linalg.cho_solve(factor, values, check_finite=False)
         except scipy.linalg.LinAlgError:
             solution[system] = scipy.linalg.lstsq(matrix, values, check_finite=False)[0]
     return np.asarray(solution * scale[:, :, None])

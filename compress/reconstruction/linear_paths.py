@@ -351,9 +351,8 @@ def _read_normalization(
         return None
     mean, variance = (np.asarray(part.numpy(), np.float64)
                       for part in (layer.moving_mean, layer.moving_variance))  # fmt: skip
-    gain = 1 / np.sqrt(variance + layer.epsilon)
-    if layer.gamma is not None:
-        gain = gain * layer.gamma.numpy()
+    gamma = 1.0 if layer.gamma is None else layer.gamma.numpy()
+    gain = 1 / np.sqrt(variance + layer.epsilon) * gamma
     offset = -mean * gain
     return gain, offset if layer.beta is None else offset + layer.beta.numpy()
 

@@ -48,8 +48,7 @@ def fit_on_grid(
     """
     sums = train.compute_sums()
     holdout = Holdout(held_out, sums, clip)
-    ridge, _ = select_ridge(problem, sums, holdout)
-    solution = problem.solve(sums, ridge)[0]
+    ridge, _, (solution, _) = select_ridge(problem, sums, holdout)
     weights = round_weights(
         compute_products(sums, problem.fixed_shift is None), solution, grid_max, problem.support
     )
@@ -124,9 +123,7 @@ def compute_products(sums: Sums, can_shift: bool) -> Numbers:
             else sums.compute_raw(np.zeros_like(sums.sums[1]))[0]
         )
         return np.asarray(products)
-    rows = sums.stacked[0]
-    if can_shift:
-        rows = rows - rows.mean(1)[:, None]
+    rows = sums.stacked[0] - (sums.means[0][:, None] if can_shift else 0)
     return np.asarray(rows.transpose(0, 2, 1) @ rows)
 
 

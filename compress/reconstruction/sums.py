@@ -24,6 +24,9 @@ CHUNK_NUMBERS = 2**20
 """Approximate number of elements of rows that are summed at once."""
 MIN_ROWS = 512
 """Minimum number of rows that are summed at once."""
+WIDE = 512
+"""Columns from which the products of noisy rows are summed in single precision within a block, and
+one system is solved on all cores."""
 Singles = npt.NDArray[np.float32]
 Numbers = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.floating[Any]]
@@ -102,14 +105,19 @@ class Moments:
         """Add rows (systems, rows, columns) and targets (systems, rows, outputs)."""
         systems, count, columns = rows.shape
         totals = (*self.sums, self.pp, self.pt, self.tt)
+        # the noise exceeds the rounding errors of blocks a hundredfold
+        is_single = self.noise and columns >= WIDE
+        dtype: type[np.floating[Any]] = np.float32 if is_single else np.float64
 
         def sum_block(part: slice) -> tuple[Numbers, ...]:
             # in place, which keeps the memory layout
-            p, t = rows[:, part].astype(np.float64), targets[:, part].astype(np.float64)
+            p, t = rows[:, part].astype(dtype), targets[:, part].astype(dtype)
             p -= self.offsets[0][:, None]
             t -= self.offsets[1][:, None]
             products = multiply_transposed(p, t.transpose(1, 0, 2).reshape(p.shape[1], -1))
-            return p.sum(1), t.sum(1), compute_gram(p), products, np.einsum("srm,srm->sm", t, t)
+            first, second = (part.sum(1, dtype=np.float64) for part in (p, t))
+            squares = np.square(t).sum(1, dtype=np.float64)
+            return first, second, compute_gram(p), products, squares
 
         block = max(MIN_ROWS, CHUNK_NUMBERS // (systems * columns))
         for sums in map_blocks(sum_block, count, block, sum(part.nbytes for part in totals)):
@@ -293,9 +301,11 @@ class Sample:
         sums.add(self.rows, shaped)
         return sums
 
-    def predict(self, weights: Numbers, shift: Numbers) -> Singles:
+    def predict(self, weights: Floats, shift: Numbers) -> Singles:
         """Return rows x weights + shift, (rows, channels)."""
-        return multiply_rows(self.rows, weights) + shift.reshape(-1).astype(np.float32)
+        outputs = multiply_rows(self.rows, weights)
+        outputs += shift.reshape(-1).astype(np.float32)
+        return outputs
 
 
 @dataclass(frozen=True)
@@ -329,25 +339,41 @@ class Clip:
             error += float(((input_noise + variance) * open_rows).sum(dtype=np.float64))
         return error / (spread or 1.0)
 
-    def compute_targets(self, sample: Sample, weights: Numbers, shift: Numbers) -> Singles:
+    def mark_hidden(self, sample: Sample) -> Singles:
+        """Return the targets, infinite where they are clipped: any output beyond is as good."""
+        marked, bounds = sample.targets, self._compute_bounds(sample.base)
+        if np.isfinite(self.low):
+            marked = np.where(marked <= bounds[0], np.float32(-np.inf), marked)
+        if np.isfinite(self.high):
+            marked = np.where(marked >= bounds[1], np.float32(np.inf), marked)
+        return marked
+
+    def compute_targets(
+        self, marked: Singles, outputs: Singles, base: Singles | None = None
+    ) -> Singles:
         """Return the values nearest to the outputs that equal the targets after clipping.
 
         Args:
-            sample: Rows and targets.
-            weights: (systems, columns, outputs).
-            shift: Added to the outputs, (systems, outputs) or (channels,).
+            marked: Targets as `mark_hidden` returns them, (rows, channels).
+            outputs: Outputs there, (rows, channels).
+            base: Values added to both before the activation; None: none.
 
         Returns:
             (rows, channels).
         """
-        outputs, targets = sample.predict(weights, shift), sample.targets
-        base = np.float32(0) if sample.base is None else sample.base
-        low, high = np.float32(self.low) - base, np.float32(self.high) - base
+        low, high = self._compute_bounds(base)
         if np.isfinite(self.low):
-            targets = np.where(targets <= low, np.minimum(outputs, low), targets)
+            below = np.minimum(outputs, low)
+            marked = np.maximum(marked, below, out=below)
         if np.isfinite(self.high):
-            targets = np.where(sample.targets >= high, np.maximum(outputs, high), targets)
-        return targets
+            above = np.maximum(outputs, high)
+            marked = np.minimum(marked, above, out=above)
+        return marked
+
+    def _compute_bounds(self, base: Singles | None) -> tuple[Any, Any]:
+        """Return both bounds for values to which a base is added."""
+        bounds = np.float32(self.low), np.float32(self.high)
+        return bounds if base is None else (bounds[0] - base, bounds[1] - base)
 
     def compute_residual(
         self, outputs: Singles, targets: Singles, base: Singles | None
@@ -370,7 +396,7 @@ class Clip:
         return residual, (~is_hidden).astype(np.float32)
 
 
-def multiply_rows(rows: Singles, weights: Numbers) -> Singles:
+def multiply_rows(rows: Singles, weights: Floats) -> Singles:
     """Return rows x weights.
 
     Args:
@@ -384,7 +410,7 @@ def multiply_rows(rows: Singles, weights: Numbers) -> Singles:
         >>> multiply_rows(np.float32([[[1, 2], [3, 4]]]), np.array([[[1.0], [10.0]]])).tolist()
         [[21.0], [43.0]]
     """
-    kernel = weights.astype(np.float32)
+    kernel = weights.astype(np.float32, copy=False)
     patches = _view_channels_last(rows)
     if patches is None:
         return np.asarray((rows @ kernel).transpose(1, 0, 2).reshape(rows.shape[1], -1))

@@ -18,7 +18,7 @@ from compress.model.keras_internals import get_mask, set_mask
 from compress.model.program import Node, Program
 from compress.reconstruction.kernel_parts import Array
 
-MAX_BYTES = 3 * 2**30
+MAX_BYTES = 2**30
 """Maximum bytes of values held in memory; the memory budget may allow less."""
 MEMORY_SHARE = 0.25
 """Share of the free memory for these values."""

@@ -196,9 +196,11 @@ def format_agreement_warnings(report: Report) -> list[str]:
         for item in (row.artifact for row in by_agreement)
         if (warning := describe_low_agreement(item.id, report.kind, item.agreement, item.checked))
     ]
-    rule = "it ships only if its format is the only one asked for"
-    if len(_read_formats(report)) == 1:
-        rule = "it ships because no other format was asked for"
+    rule = (
+        "it ships because no other format was asked for"
+        if len(_read_formats(report)) == 1
+        else "it ships only if its format is the only one asked for"
+    )
     shown = [f"{line}: {rule}" for line in lines[:MAX_WARNINGS]]
     if more := len(lines) - len(shown):
         counted = "file agrees" if more == 1 else "files agree"

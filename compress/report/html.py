@@ -142,10 +142,11 @@ def _build_head(report: Report) -> dict[str, Any]:
     )
     selection = select_files(report)
     selected_by = (
-        f"Chosen by the validation {selection.metric} of {selection.source}, never by test data."
+        f"No file is chosen to ship: {selection.reason}."
+        if selection.reason
+        else f"Chosen by the validation {selection.metric} of {selection.source}, never by test "
+        "data."
     )
-    if selection.reason:
-        selected_by = f"No file is chosen to ship: {selection.reason}."
     return {
         "title": build_title(report),
         "lead": f"Data: {data.get('source', report.folder.name)}; "
@@ -204,15 +205,17 @@ def _list_tiles(report: Report, shipped: SelectedFile) -> Iterator[tuple[str, st
     label = f"test {name} of {row.artifact.id}{before}{count_text}"
     yield f"{value} {ends}".strip(), label
     if row.latency is not None:
-        speed = describe_speedup(row).partition(" (")[0]
-        if row.artifact.baseline != row.artifact.id:
-            speed = f"against {row.artifact.baseline}: {speed}"
+        is_own = row.artifact.baseline == row.artifact.id
+        against = "" if is_own else f"against {row.artifact.baseline}: "
+        speed = against + describe_speedup(row).partition(" (")[0]
         where = f"{row.latency.runtime}, {row.latency.device}"
         yield formatting.format_latency(row.latency), f"latency, {speed}; {where}, measured"
     size = formatting.format_size(row.artifact.size_bytes)
-    smaller = ""
-    if original is not None and original is not row:
-        smaller = f", {format_smaller(original, row)} smaller than {original.artifact.id}"
+    smaller = (
+        ""
+        if original is None or original is row
+        else f", {format_smaller(original, row)} smaller than {original.artifact.id}"
+    )
     yield size, f"size of the file as it ships{smaller}"
 
 

@@ -218,9 +218,11 @@ def choose_file(
         for item in files
     }
     best = next(state for state in STATES if state in states.values())
-    eligible = [item for item in files if states[item.id] == best]
-    if best == MISSED:
-        eligible = [min(files, key=compute_used_share)]
+    eligible = (
+        [min(files, key=compute_used_share)]
+        if best == MISSED
+        else [item for item in files if states[item.id] == best]
+    )
     selected = select_file(
         [to_candidate(item) for item in eligible],
         original=to_candidate(original),

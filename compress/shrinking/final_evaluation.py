@@ -305,12 +305,12 @@ def _collect_device_times(planner: Planner, candidates: Sequence[Candidate]) -> 
 def _describe_device_times(times: RemoteTimes, device: DeviceTimes | None) -> str:
     """Describe the source and the error of latencies on a remote device."""
     assert device is not None
-    error = "no whole model was timed there to compare with"
-    if times.error is not None:
-        error = (
-            f"for whole models that were held out the estimate was {100 * times.error:.1f} % "
-            "off on average"
-        )
+    error = (
+        "no whole model was timed there to compare with"
+        if times.error is None
+        else f"for whole models that were held out the estimate was {100 * times.error:.1f} % off "
+        "on average"
+    )
     return (
         f"times on {device.device} ({device.tool}, {device.date}) are estimated from files of "
         f"single calls; {error}. Time the file there before you rely on it"

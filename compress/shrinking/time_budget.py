@@ -66,9 +66,8 @@ class TimeBudget:
         Raises:
             InputError: The file is invalid.
         """
-        spent_before = 0.0
-        if path.exists():
-            spent_before = convert_json(read_json(path).get("seconds"), float, f"'{path}': seconds")
+        seconds = read_json(path).get("seconds") if path.exists() else 0.0
+        spent_before = convert_json(seconds, float, f"'{path}': seconds")
         return cls(budget, spent_before, time.monotonic())
 
     def record_progress(self, path: Path, on_progress: OnProgress) -> OnProgress:

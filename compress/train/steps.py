@@ -116,9 +116,11 @@ class Steps:
 
     def _trace(self) -> Callable[[Any], Any]:
         """Return a compiled function that trains on each row of indices and sums the losses."""
-        update = self._update
-        if self._jit:
-            update = tf.function(update, jit_compile=True, autograph=False)
+        update = (
+            tf.function(self._update, jit_compile=True, autograph=False)
+            if self._jit
+            else self._update
+        )
 
         def run_step(position: Any, total: Any, index: Any) -> tuple[Any, Any, Any]:
             total += update(self._gather(index[position]), self._step.value())
@@ -207,9 +209,8 @@ def compute_example_weights(data: Dataset, mode: str) -> npt.NDArray[np.float32]
     """
     data_weights = data.train.weight
     weights = np.ones(len(data.train)) if data_weights is None else data_weights.astype(np.float64)
-    if mode == "balanced":
-        weights = weights * compute_class_weights(data, mode)[data.train.y]
-    return weights.astype(np.float32)
+    factors = compute_class_weights(data, mode)[data.train.y] if mode == "balanced" else 1.0
+    return (weights * factors).astype(np.float32)
 
 
 def compute_class_weights(data: Dataset, mode: str) -> npt.NDArray[np.float32]:

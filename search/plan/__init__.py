@@ -232,9 +232,8 @@ class SearchPlan(Plan):
             InputError: An option cannot be combined with a time budget.
         """
         plan = self._build_shrink_plan(teachers, GoalOptions(no_train=self.finetune.epochs == 0))
-        channels = plan.channels
-        if self.channels.tries == ChannelOptions.tries:
-            channels = replace(channels, tries=0)
+        is_default = self.channels.tries == ChannelOptions.tries
+        channels = replace(plan.channels, tries=0) if is_default else plan.channels
         if channels.should_compare:
             channels = replace(channels, criterion="reconstruction", scope="output_error")
         return replace(

@@ -44,9 +44,8 @@ def write_settings(functions: Sequence[Keywords], path: Path) -> None:
 
 def _format_class(function: Keywords, used: set[tuple[str, str]]) -> str:
     """Return the source of a function's TypedDict of keywords; add its imports to `used`."""
-    title = "".join(word.capitalize() for word in function.function_name.split("_"))
-    if not function.function_name.islower():
-        title = function.function_name
+    name, is_class = function.function_name, not function.function_name.islower()
+    title = name if is_class else "".join(word.capitalize() for word in name.split("_"))
     lines = ["", "", f"class {title}Settings(TypedDict, total=False):"]
     lines.append(f'    """Keywords of `{function.function_name}`."""')
     for name, leaf in function.list_options().items():

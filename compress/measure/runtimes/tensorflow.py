@@ -208,9 +208,9 @@ def _serve(threads: int) -> None:
             send_object(answers, ("answer", getattr(models, name)(*arguments)))
         except Exception as error:
             text = " ".join(str(error).split())[:300]
-            if not isinstance(error, InputError):
-                text = f"TensorFlow must be able to run it ({text})."
-            send_object(answers, ("error", text))
+            is_own = isinstance(error, InputError)
+            answer = text if is_own else f"TensorFlow must be able to run it ({text})."
+            send_object(answers, ("error", answer))
 
 
 RUNTIME = Runtime(

@@ -289,9 +289,8 @@ def _filter_targets(
     kernels = [target for target in targets if target.role == KERNEL]
     ends: dict[int, str] = {}
     if ENDS not in include and kernels:
-        ends = {id(kernels[-1]): "last", id(kernels[0]): "first"}
-        if len(kernels) == 1:
-            ends = {id(kernels[0]): "only"}
+        first, last = id(kernels[0]), id(kernels[-1])
+        ends = {first: "only"} if first == last else {last: "last", first: "first"}
     chosen = []
     for target in targets:
         override_shares = [

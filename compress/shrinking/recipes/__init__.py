@@ -78,9 +78,8 @@ def save_recipe(plan: ShrinkPlan, path: str | Path, formats: tuple[str, ...] = (
         raise InputError(f"A recipe must be a file ending in .toml. Received: '{file}'.")
     sections: dict[str | None, list[str]] = {None: []}
     for leaf in list_plan_fields(ShrinkPlan):
-        value = read_field(plan, leaf)
-        if leaf.path == "export.formats" and formats:
-            value = formats
+        is_given = leaf.path == "export.formats" and formats
+        value = formats if is_given else read_field(plan, leaf)
         if leaf.path in MACHINE_OPTIONS or value == leaf.default or value is None:
             continue
         # numbers, strings and lists of them have the same syntax in JSON and TOML

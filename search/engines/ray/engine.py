@@ -66,9 +66,10 @@ class RayEngine:
         nodes = [node for node in ray.nodes() if node["Alive"]]
         total = ray.cluster_resources()
         cpus = options.cpus_per_worker or request.threads or 1
-        gpus_per_worker = options.gpus_per_worker
-        if gpus_per_worker is None:
-            gpus_per_worker = 1.0 if total.get("GPU", 0) >= 1 and request.device != "cpu" else 0.0
+        has_gpu = total.get("GPU", 0) >= 1 and request.device != "cpu"
+        gpus_per_worker = (
+            float(has_gpu) if options.gpus_per_worker is None else options.gpus_per_worker
+        )
         capacity = sum(
             _count_fitting_workers(node["Resources"], cpus, gpus_per_worker) for node in nodes
         )

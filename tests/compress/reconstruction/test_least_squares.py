@@ -183,8 +183,9 @@ def test_large_means_eat_no_small_spreads(solver: str) -> None:
     if solver == "factored":
         moments = Moments.from_offsets(tuple(x[:, :3].astype(np.float64).mean(1) for x in (p, t)))
         moments.add(p, t)
-        equations = NormalEquations(Sample(p, t[0]), moments, problem, 1e-8)
-        weights, shift = equations.solve(Clip(-np.inf, np.inf), w0, np.zeros((1, 3)))
+        clip = Clip(-np.inf, np.inf)
+        equations = NormalEquations(Sample(p, t[0]), moments, problem, 1e-8, clip)
+        weights, shift = equations.solve(w0, np.zeros((1, 3)))
     else:
         weights, shift = problem.solve(sums_of(p, t, solver), 1e-8)
     np.testing.assert_allclose(weights[0], true[0], atol=2e-3)
@@ -199,16 +200,17 @@ def test_hidden_targets_follow_the_outputs_in_blocks_of_rows(
 ) -> None:
     """Below 0 and above 1 an output may lie anywhere beyond the bound; 200 rows are four blocks."""
     monkeypatch.setattr("compress.reconstruction.least_squares.TARGET_NUMBERS", 0)
+    monkeypatch.setattr("compress.reconstruction.least_squares.MIN_TARGET_ROWS", 64)
     p, t, w0 = drawn(200, 5, 2, systems=systems)
     given = None if free else np.full((systems, 2), 0.2)
     problem = Problem(w0, fixed_shift=given)
     moments = sums_of(p, t)
     assert isinstance(moments, Moments)
     sample = Sample(p, t.transpose(1, 0, 2).reshape(200, -1))
-    equations = NormalEquations(sample, moments, problem, 1e-3)
     solution = problem.solve(moments, 1e-3)
     for clip in (Clip(-np.inf, np.inf), Clip(0.0, np.inf), Clip(0.0, 1.0)):
-        weights, shift = equations.solve(clip, *solution)
+        equations = NormalEquations(sample, moments, problem, 1e-3, clip)
+        weights, shift = equations.solve(*solution)
         outputs = np.einsum("srd,sdm->srm", p, solution[0]) + solution[1][:, None]
         free_targets = np.where(t <= clip.low, np.minimum(outputs, clip.low), t)
         free_targets = np.where(t >= clip.high, np.maximum(outputs, clip.high), free_targets)

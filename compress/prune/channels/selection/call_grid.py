@@ -50,9 +50,8 @@ class TimedUnit:
     def compute_presence(self, present: Numbers) -> Numbers:
         """Return 1 if the unit runs, else 0; (..., blocks) -> (...)."""
         presence = present[..., list(self.present_blocks)].prod(-1)
-        if self.absent_blocks:
-            presence = presence * (1.0 - present[..., list(self.absent_blocks)].prod(-1))
-        return np.asarray(presence)
+        all_absent = present[..., list(self.absent_blocks)].prod(-1) if self.absent_blocks else 0.0
+        return np.asarray(presence * (1.0 - all_absent))
 
 
 @dataclass(frozen=True, eq=False)

@@ -65,8 +65,9 @@ QUICK_EXAMPLES, QUICK_SAMPLES = 300, 4000
 """Number of examples, and of rows of each kernel's inputs, of a quick reconstruction."""
 RECORDED_SHARE, MAX_RECORDED_BYTES = 1 / 8, 2**30
 """Share of the free memory, and bytes, for the original model's outputs of all calls."""
-TIMING_EXAMPLES = (8, 32)
-"""Numbers of examples of the forward passes that are timed."""
+TIMING_EXAMPLES, SLOW_TIMING_EXAMPLES, SLOW_SECONDS = (8, 32), (2, 8), 0.5
+"""Numbers of examples of the forward passes that are timed, those for slow models, and the seconds
+of the first pass from which a model is slow."""
 TIMING_REPEATS = 2
 """Number of times that each of these passes is timed; the shortest counts."""
 
@@ -391,8 +392,11 @@ class ErrorEvaluator:
 
         Each is timed twice, and the shorter time counts: what else the machine did does not.
         """
-        batches = [[x[:count] for x in self.evaluation_inputs] for count in TIMING_EXAMPLES]
-        run_in_batches(self.program, batches[0])  # a warm-up
+        began = time.perf_counter()  # of a warm-up
+        run_in_batches(self.program, [x[: TIMING_EXAMPLES[0]] for x in self.evaluation_inputs])
+        is_slow = time.perf_counter() - began > SLOW_SECONDS
+        counts = SLOW_TIMING_EXAMPLES if is_slow else TIMING_EXAMPLES
+        batches = [[x[:count] for x in self.evaluation_inputs] for count in counts]
         times: list[list[float]] = [[], []]
         for _ in range(TIMING_REPEATS):
             for seconds, batch in zip(times, batches, strict=True):
