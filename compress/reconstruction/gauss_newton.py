@@ -78,8 +78,6 @@ class Curvature:
     """
 
     def __init__(self, rows: RowMoments, damping: float) -> None:
-        import scipy.linalg
-
         count = float(rows.moments[0, -1, -1])
         self.noise = count * rows.noise
         diagonal = np.einsum("sdd->sd", rows.moments).copy()
@@ -90,8 +88,7 @@ class Curvature:
         np.einsum("sdd->sd", scaled)[:] = 1
         mean_weights = (rows.weights / count).reshape(len(scaled), -1)
         self.weights = np.maximum(mean_weights, 1e-3 * mean_weights.mean() + 1e-30)
-        self.inverse = scipy.linalg.inv(scaled, assume_a="pos", check_finite=False)
-        self.diagonal = diagonal
+        self.inverse, self.diagonal = np.linalg.inv(scaled), diagonal
 
     def solve(self, kernel: Numbers, shift: Numbers) -> tuple[Numbers, Numbers]:
         """Return the inverse curvature times a kernel and a shift.
