@@ -122,7 +122,7 @@ def build_logit_losses(name: str, task: Task) -> dict[str, LogitLoss]:
     if name == "none":
         return {}
     loss_class = LOGIT_LOSSES[name]
-    losses = {output: loss_class.of(part) for output, part in task.parts.items()}
+    losses = {output: loss_class.from_task(part) for output, part in task.parts.items()}
     fits = {output: task.parts[output].activation in loss.activations
             for output, loss in losses.items()}  # fmt: skip
     if not any(fits.values()):
@@ -131,7 +131,7 @@ def build_logit_losses(name: str, task: Task) -> dict[str, LogitLoss]:
             f"{task.name} task. Use 'kd'."
         )
     return {
-        output: loss if fits[output] else HintonKD.of(task.parts[output])
+        output: loss if fits[output] else HintonKD.from_task(task.parts[output])
         for output, loss in losses.items()
     }
 

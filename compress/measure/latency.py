@@ -296,7 +296,7 @@ class Timer:
         self.medians: list[float] = []
         self.prepare_session()
         self._session.invoke()
-        seconds_per_run = min(self._session.timed(3))
+        seconds_per_run = min(self._session.time_runs(3))
         # a block takes about 3 ms
         self._runs_per_block = min(60, max(MIN_RUNS, math.ceil(0.003 / max(seconds_per_run, 1e-9))))
 
@@ -308,7 +308,7 @@ class Timer:
 
     def time_block(self) -> None:
         """Time one block and drop its first run."""
-        kept = np.asarray(self._session.timed(self._runs_per_block)[1:])
+        kept = np.asarray(self._session.time_runs(self._runs_per_block)[1:])
         self.runs.append(kept)
         self.medians.append(float(np.median(kept)))
 

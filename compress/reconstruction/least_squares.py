@@ -104,8 +104,8 @@ class Problem:
             residual = b - a @ self.initial + noise * self.initial
 
         def solve(ridge: float) -> tuple[Numbers, Numbers]:
-            supports = [None] * len(residual) if self.support is None else self.support
             if isinstance(sums, StoredRows):
+                supports = [None] * len(residual) if self.support is None else self.support
                 systems = zip(rows, residual, supports, strict=True)
                 change = [_solve_by_rows(p, t, ridge, noise, mask) for p, t, mask in systems]
             elif self.support is None:

@@ -115,7 +115,7 @@ class Moments:
             p -= self.offsets[0][:, None]
             t -= self.offsets[1][:, None]
             products = multiply_transposed(p, t.transpose(1, 0, 2).reshape(p.shape[1], -1))
-            first, second = (part.sum(1, dtype=np.float64) for part in (p, t))
+            first, second = (values.sum(1, dtype=np.float64) for values in (p, t))
             squares = np.square(t).sum(1, dtype=np.float64)
             return first, second, compute_gram(p), products, squares
 

@@ -24,7 +24,7 @@ class LogitLoss(ABC):
     activations: tuple[str, ...] = ("softmax",)
 
     @classmethod
-    def of(cls, task: Task) -> LogitLoss:
+    def from_task(cls, task: Task) -> LogitLoss:
         """Return the loss for a task."""
         return cls()
 

@@ -40,7 +40,7 @@ class HintonKD(LogitLoss):
         self.activation, self.guess, self.scale = activation, guess, scale
 
     @classmethod
-    def of(cls, task: Task) -> HintonKD:
+    def from_task(cls, task: Task) -> HintonKD:
         """Return the loss for a task, according to its activation."""
         if isinstance(task, Custom):
             return cls(task.activation, task.guess, task.guess / task.spread)

@@ -123,7 +123,7 @@ class Session:
         """Run one inference; only this method is timed."""
         raise NotImplementedError
 
-    def timed(self, count: int) -> list[float]:
+    def time_runs(self, count: int) -> list[float]:
         """Run `count` inferences and return the seconds of each."""
         clock = time.perf_counter
         seconds = []

@@ -87,9 +87,9 @@ class TensorFlowSession(Session):
 
     def invoke(self) -> None:
         """Run one inference."""
-        self.timed(1)
+        self.time_runs(1)
 
-    def timed(self, count: int) -> list[float]:
+    def time_runs(self, count: int) -> list[float]:
         """Run `count` inferences and return the seconds of each, timed in the server process."""
         return list(self._ask("run", self._number, count))
 

@@ -56,7 +56,7 @@ class KnownSession:
     def invoke(self) -> None:
         pass
 
-    def timed(self, count: int) -> list[float]:
+    def time_runs(self, count: int) -> list[float]:
         return [self.ms / 1e3] * count
 
 
@@ -126,7 +126,7 @@ def test_a_neighbour_that_works_most_of_the_time_does_not_reach_the_table(
         busy = blocks[session.ms] % 4 > 0
         return [(session.ms + busy * (0.002 + 0.3 * session.ms)) / 1e3] * count
 
-    monkeypatch.setattr(KnownSession, "timed", timed)
+    monkeypatch.setattr(KnownSession, "time_runs", timed)
     table = measure_calls({key(4, 3): dense(4, 3)}, as_text, runtime=known)
     assert table.overhead_ms == pytest.approx(OVERHEAD)
     assert table[key(4, 3)].ms == pytest.approx(truth(4, 3))

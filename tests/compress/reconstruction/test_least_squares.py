@@ -10,6 +10,7 @@ import pytest
 
 from compress.reconstruction.least_squares import NormalEquations, Problem
 from compress.reconstruction.sums import (
+    WIDE,
     Clip,
     Moments,
     Numbers,
@@ -34,16 +35,19 @@ def drawn(
     return p, t, true + 0.5 * rng.normal(size=true.shape)
 
 
-def solved(p: Numbers, t: Numbers, w0: Numbers, ridge: float, shift: Any, support: Any) -> Any:
+def solved(
+    p: Numbers, t: Numbers, w0: Numbers, ridge: float, shift: Any, support: Any, noise: float = 0.0
+) -> Any:
     """One system by `numpy.linalg.lstsq` on explicit rows: the ridge as rows of its own.
 
-    min |P W + c - T|^2 + sum r |p_d|^2 (W - W0)_d^2, column by column of W on its support.
+    min |P W + c - T|^2 + sum (r |p_d|^2 + (1 + r) n noise) (W - W0)_d^2, column by column of W on
+    its support.
     """
     free = shift is None
     means = p.mean(0) if free else np.zeros(p.shape[1])
     centred = p - means
     wanted = t - t.mean(0) if free else t - shift
-    scale = np.sqrt(ridge * (centred**2).sum(0))
+    scale = np.sqrt(ridge * (centred**2).sum(0) + (1 + ridge) * len(p) * noise)
     w = np.zeros_like(w0)
     for output in range(w0.shape[1]):
         inside = np.arange(len(w0)) if support is None else np.flatnonzero(support[:, output])
@@ -193,30 +197,61 @@ def test_large_means_eat_no_small_spreads(solver: str) -> None:
     assert ((made - t) ** 2).sum() < 1e-6 * ((t - t.mean(1)) ** 2).sum()
 
 
+def test_products_of_wide_noisy_rows_are_exact_to_single_precision() -> None:
+    """Rows of mean 1,000 and spread 1; the noise adds to the diagonal, and nothing is lost."""
+    rng = np.random.default_rng(0)
+    p = (rng.normal(size=(1, 1500, WIDE)) + 1000.0).astype(np.float32)
+    t = (rng.normal(size=(1, 1500, 3)) + p[..., :3] - 990.0).astype(np.float32)
+    offsets = tuple(x[:, :100].astype(np.float64).mean(1) for x in (p, t))
+    moments = Moments.from_offsets((offsets[0], offsets[1]), noise=1e-3)
+    for part in (slice(0, 700), slice(700, None)):
+        moments.add(p[:, part], t[:, part])
+    exact, targets = (x[0].astype(np.float64) - x[0].astype(np.float64).mean(0) for x in (p, t))
+    pp, pt, tt = moments.compute_centred()
+    np.testing.assert_allclose(
+        pp[0], exact.T @ exact + 1.5 * np.eye(WIDE), rtol=1e-5, atol=1500 * 1e-5
+    )
+    np.testing.assert_allclose(pt[0], exact.T @ targets, rtol=1e-5, atol=1500 * 1e-5)
+    np.testing.assert_allclose(tt[0], (targets**2).sum(0), rtol=1e-5)
+    for mine, rows in zip(moments.means, (p, t), strict=True):
+        np.testing.assert_allclose(mine[0], rows[0].astype(np.float64).mean(0), rtol=1e-6)
+
+
 @pytest.mark.parametrize("systems", [1, 3])
 @pytest.mark.parametrize("free", [True, False], ids=["shift", "no shift"])
+@pytest.mark.parametrize("is_sum", [True, False], ids=["sum", "own"])
 def test_hidden_targets_follow_the_outputs_in_blocks_of_rows(
-    free: bool, systems: int, monkeypatch: pytest.MonkeyPatch
+    is_sum: bool, free: bool, systems: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Below 0 and above 1 an output may lie anywhere beyond the bound; 200 rows are four blocks."""
+    """Below 0 and above 1 an output may lie anywhere beyond the bound; 200 rows are four blocks.
+
+    Of a sum, the other addends count towards the bounds; rows of a sum are noisy here.
+    """
     monkeypatch.setattr("compress.reconstruction.least_squares.TARGET_NUMBERS", 0)
     monkeypatch.setattr("compress.reconstruction.least_squares.MIN_TARGET_ROWS", 64)
     p, t, w0 = drawn(200, 5, 2, systems=systems)
     given = None if free else np.full((systems, 2), 0.2)
     problem = Problem(w0, fixed_shift=given)
-    moments = sums_of(p, t)
-    assert isinstance(moments, Moments)
-    sample = Sample(p, t.transpose(1, 0, 2).reshape(200, -1))
+    noise = 0.05 if is_sum else 0.0
+    moments = Moments.from_offsets((p[:, :3].mean(1), t[:, :3].mean(1)), noise)
+    moments.add(p, t)
+    base = np.random.default_rng(5).normal(size=t.shape).astype(np.float32)
+    if not is_sum:
+        base[:] = 0.0
+    rows_of_base = base.transpose(1, 0, 2).reshape(200, -1)
+    targets = t.transpose(1, 0, 2).reshape(200, -1)
+    sample = Sample(p, targets, rows_of_base if is_sum else None, noise)
     solution = problem.solve(moments, 1e-3)
     for clip in (Clip(-np.inf, np.inf), Clip(0.0, np.inf), Clip(0.0, 1.0)):
         equations = NormalEquations(sample, moments, problem, 1e-3, clip)
         weights, shift = equations.solve(*solution)
         outputs = np.einsum("srd,sdm->srm", p, solution[0]) + solution[1][:, None]
-        free_targets = np.where(t <= clip.low, np.minimum(outputs, clip.low), t)
-        free_targets = np.where(t >= clip.high, np.maximum(outputs, clip.high), free_targets)
+        low, high = clip.low - base, clip.high - base
+        free_targets = np.where(t <= low, np.minimum(outputs, low), t)
+        free_targets = np.where(t >= high, np.maximum(outputs, high), free_targets)
         for system in range(systems):
             fixed = None if given is None else given[system]
-            w, c = solved(p[system], free_targets[system], w0[system], 1e-3, fixed, None)
+            w, c = solved(p[system], free_targets[system], w0[system], 1e-3, fixed, None, noise)
             np.testing.assert_allclose(weights[system], w, rtol=1e-5, atol=1e-5)
             np.testing.assert_allclose(shift[system], c, rtol=1e-5, atol=1e-5)
         solution = weights, shift

@@ -96,27 +96,34 @@ def test_kernels_of_the_elimination_that_scored_a_group_are_used(
 
 
 class Batch(L.Layer):  # type: ignore[misc]
-    """A layer whose clock advances by 1 s and a tenth for each example, and by what disturbs it."""
+    """A layer whose clock advances for each call and example, and by what disturbs it."""
 
-    def __init__(self, clock: Clock, disturbances: list[float]) -> None:
+    def __init__(self, clock: Clock, unit: float, disturbances: list[float]) -> None:
         super().__init__()
-        self.clock, self.disturbances = clock, disturbances
+        self.clock, self.unit, self.disturbances = clock, unit, disturbances
+        self.counts: list[int] = []
 
     def call(self, x: Any) -> Any:
         if x.shape[0] is not None:  # not while the model is built
-            self.clock.now += 1 + 0.1 * x.shape[0] + self.disturbances.pop(0)
+            self.counts.append(x.shape[0])
+            self.clock.now += self.unit * (1 + 0.1 * x.shape[0] + self.disturbances.pop(0))
         return x
 
 
-def test_times_of_passes_are_those_of_undisturbed_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("unit", "counts"), [(0.04, [8, 8, 32, 8, 32]), (1.0, [8, 2, 8, 2, 8])])
+def test_times_of_passes_are_those_of_undisturbed_ones(
+    unit: float, counts: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The warm-up, then a small and a large batch, twice; slow models get fewer examples."""
     clock = Clock()
     inputs = keras.Input((3,))
-    # the warm-up, then a small and a large batch, twice
-    model = keras.Model(inputs, Batch(clock, [9.0, 0.0, 7.0, 5.0, 0.0])(inputs))
+    layer = Batch(clock, unit, [9.0, 0.0, 7.0, 5.0, 0.0])
+    model = keras.Model(inputs, layer(inputs))
     monkeypatch.setattr(output_error.time, "perf_counter", clock.perf_counter)
     evaluator: Any = SimpleNamespace(
         program=record_program(model), evaluation_inputs=[np.zeros((40, 3), np.float32)]
     )
     found = output_error.ErrorEvaluator.time_passes(evaluator)
-    assert (found.overhead, found.example) == pytest.approx((1.0, 0.1))
-    assert found.predict(100, 2) == pytest.approx(12.0)
+    assert layer.counts == counts
+    assert (found.overhead, found.example) == pytest.approx((unit, 0.1 * unit))
+    assert found.predict(100, 2) == pytest.approx(12.0 * unit)
