@@ -25,6 +25,8 @@ Criterion = Callable[[Group, "Context"], Any]
 
 BATCH = 128
 """Number of examples run at a time, if the memory budget allows it."""
+FIRST_BATCH = 16
+"""Number of examples run first when dead units are looked for."""
 
 
 def resolve_criterion(criterion: str | Criterion) -> tuple[str, Criterion]:
@@ -128,8 +130,7 @@ class Context:
             )
         if self.data is None:
             return scores
-        sums, read_counts = (part[group.units] for part in self.compute_once(measure_magnitudes))
-        dead = (read_counts > 0) & (sums == 0)
+        dead = self.compute_once(find_dead_units)[group.units]
         if not dead.any():
             return scores
         count = min(self.examples, len(self.data.train))
@@ -227,6 +228,16 @@ def _group_entries(coupling: Coupling, ids: Ids, position: Ids) -> list[tuple[in
     ]
 
 
+def find_dead_units(context: Context) -> npt.NDArray[np.bool_]:
+    """Return which units layers read as zero on all examples, (units,).
+
+    Most models have no such units, and a few examples show it: the first batch is small, and no
+    further one runs when every unit that is read has been nonzero once.
+    """
+    sums, read_counts = _measure_magnitudes(context, until_nonzero=True)
+    return np.asarray((read_counts > 0) & (sums == 0))
+
+
 def measure_magnitudes(context: Context) -> tuple[Scores, Scores]:
     """Return the sum over all reads of a unit's mean magnitude, and the number of its reads.
 
@@ -240,6 +251,10 @@ def measure_magnitudes(context: Context) -> tuple[Scores, Scores]:
     Returns:
         The sums, (units,), and the numbers of reads, (units,).
     """
+    return _measure_magnitudes(context, until_nonzero=False)
+
+
+def _measure_magnitudes(context: Context, *, until_nonzero: bool) -> tuple[Scores, Scores]:
     data, coupling = context.data, context.coupling
     assert data is not None
     sums, read_counts = np.zeros(coupling.unit_count), np.zeros(coupling.unit_count)
@@ -260,9 +275,15 @@ def measure_magnitudes(context: Context) -> tuple[Scores, Scores]:
 
     # record_inputs() copies the inputs of a layer
     size = find_batch_size(coupling.program, BATCH, copies=1.5)
-    for start in range(0, len(order), size):
-        part = data.train.take(order[start : start + size])
+    first = min(size, FIRST_BATCH) if until_nonzero else size
+    start = 0
+    while start < len(order):
+        stop = start + (size if start else first)
+        part = data.train.take(order[start:stop])
         coupling.program.run(
             flatten_inputs(coupling.program.model, data.preprocess(part.x)), record_inputs
         )
+        if until_nonzero and np.all(sums[read_counts > 0]):
+            break
+        start = stop
     return sums, read_counts

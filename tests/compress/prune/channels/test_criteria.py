@@ -171,6 +171,25 @@ def test_units_that_are_zero_on_all_examples_leave_first(blobs: Dataset) -> None
     assert {1, 4} <= set(blind.kept[model.get_layer("a").kernel.path][1])
 
 
+@pytest.mark.parametrize("row", [0, 40, 99])
+def test_a_unit_that_one_example_activates_is_not_dead(row: int) -> None:
+    model = chain()
+    kernel, bn = model.get_layer("a").kernel.numpy(), model.get_layer("bn")
+    kernel[:, 1] = 100, 0, 0, 0
+    model.get_layer("a").set_weights([kernel, np.zeros(6)])
+    values = [np.array(value) for value in bn.get_weights()]
+    for value, scale in zip(values, (1, -500, 0, 1), strict=True):  # active where x[0] > 5
+        value[1] = scale
+    values[1][4] = -1e6  # never active
+    bn.set_weights(values)
+    x = np.random.default_rng(2).normal(size=(100, 4)).astype(np.float32)
+    x[row, 0] = 10
+    small = prune_channels(model, params=0.7, data=x, repair=False, round_to=1)
+    (note,) = (text for text in small.report.notes if "zero on all" in text)
+    assert "1 of 6 units" in note
+    assert "100 calibration examples" in note
+
+
 @pytest.mark.parametrize("name", NEEDS_DATA)
 def test_data_is_asked_for(name: str) -> None:
     with pytest.raises(InputError, match=f"'{name}' must have data"):
