@@ -3,10 +3,10 @@
     python -m benchmarks.latency_table [--nets resnet20,mobilenetv2,densenet] [--choices 50]
 
 ResNet-20 at 28 x 28 x 1, MobileNetV2 (alpha 0.5) at 96 x 96 x 3 and a DenseNet-like net of 28 x 28,
-untrained: time does not depend on weights. The table is measured once; then nets of random widths
-are cut out, and their times, measured as whole files, are compared with what the table says of
-them. Apart from that all calls of these nets are measured themselves: what interpolation between
-widths adds to the error.
+untrained: time does not depend on weights. The table is measured once, with the time and precision
+of `paretune shrink`; then nets of random widths are cut out, and their times, measured as whole
+files, are compared with what the table says of them. Apart from that all calls of these nets are
+measured themselves, more precisely: what interpolation between widths adds to the error.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ def _net(name: str, choices: int) -> dict[str, Any]:
     from compress.prune.channels.selection.allowed_counts import compute_allowed_counts
     from compress.prune.channels.selection.costs import CostModel
     from compress.prune.channels.selection.latency_measurement import (
+        LOCAL_ERROR,
+        LOCAL_SECONDS,
         TimedCalls,
         measure_latency_model,
         time_models,
@@ -73,7 +75,9 @@ def _net(name: str, choices: int) -> dict[str, Any]:
     coupling = analyze_coupling(model)
     allowed = compute_allowed_counts(coupling, ChannelOptions(min_kept=LEAST), STEP[name])
     began = time.perf_counter()
-    times, measured = measure_latency_model(coupling, allowed, write_latency_files)
+    times, measured = measure_latency_model(
+        coupling, allowed, write_latency_files, error=LOCAL_ERROR, budget=LOCAL_SECONDS
+    )
     seconds = time.perf_counter() - began
     kept = _drawn(allowed, choices)
     many = np.resize(kept, (10_000, kept.shape[1]))

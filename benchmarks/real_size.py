@@ -1,14 +1,15 @@
 """Seconds, memory and stages of pruning channels without training, for models of real size.
 
     python -m benchmarks.real_size [--models resnet20,vww,mobilenetv2] [--against CHECKOUT]
-        [--scopes auto,output_error] [--targets 0.5] [--repeats 1] [--mlperf FOLDER]
+        [--scopes auto,output_error] [--targets 0.5] [--seeds 0,1,2] [--mlperf FOLDER]
         [--resume FILE]
 
 `prune_channels(model, macs=TARGET, data=images, scope=SCOPE)`: the channel counts are selected and
 the smaller model is reconstructed, in a process of its own each time. auto is the default: the best
 method, or l2 where a comparison would take more than 5 minutes. With --against, the code of another
 checkout does the same, in turn. resnet20: the stored ResNet-20, 1,000 images of Fashion-MNIST (28 x
-28); test images evaluate it. vww: MLPerf Tiny's person detector (96 x 96), 500 of its test images;
+28), which a seed draws; test images evaluate it. mobilenet28 and the others of this end: the nets
+of repair_nets.py, likewise. vww: MLPerf Tiny's person detector (96 x 96), 500 of its test images;
 the other 500 evaluate it. The others take 128 images of 224 x 224 x 3 of random noise with the
 spectrum of photographs; their weights are random, their statistics those of the images, and layer
 scales 0.3. For them the output error on 32 further images is shown.
@@ -35,7 +36,7 @@ if __name__ == "__main__" and not __package__:  # a process that measures anothe
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks._common import Benchmark, table
+from benchmarks._common import Benchmark, Mean, seed_list, table
 from benchmarks._repair import span
 from benchmarks._stored import ROOT, Stored
 
@@ -44,6 +45,8 @@ APPLICATIONS = {
     "convnexttiny": "ConvNeXtTiny",
 }  # fmt: skip
 MODELS = ("resnet20", "vww", *APPLICATIONS, "vit")
+SMALL = "28"
+"""End of the names of nets of repair_nets.py."""
 SIZE, IMAGES, EVALUATED = 224, 128, 32
 STAGES = {
     "solving behind": "sensitivity: solve", "output error of": "sensitivity: measure",
@@ -74,7 +77,7 @@ def natural(count: int, size: int, seed: int = 0) -> npt.NDArray[np.float32]:
     return found
 
 
-def load_case(name: str, mlperf: str) -> tuple[Any, Any, Any, Any]:
+def load_case(name: str, seed: int, mlperf: str) -> tuple[Any, Any, Any, Any]:
     """Return a model, the images that prune it, and images with labels that evaluate it."""
     import keras
 
@@ -85,10 +88,12 @@ def load_case(name: str, mlperf: str) -> tuple[Any, Any, Any, Any]:
     from compress.model.io import load_model
     from compress.prune.recalibrate import recalibrate
 
-    if name == "resnet20":
+    if name == "resnet20" or name.endswith(SMALL):
         data = load_fashion()
-        x = sample_inputs(data, 1000, 0)
-        model = load_model(ROOT / "benchmarks" / "nets" / "resnet20.keras")
+        x = sample_inputs(data, 1000, seed)
+        nets = Path(__file__).parent / "nets"  # of this version, with another's code
+        (file,) = nets.glob(f"{name.removesuffix(SMALL)}[.-]*keras")
+        model = load_model(file)
         return model, x, data.inputs("test"), data.test.y
     if name == "vww":
         x, y = person_images(Path(mlperf))
@@ -104,19 +109,19 @@ def load_case(name: str, mlperf: str) -> tuple[Any, Any, Any, Any]:
     return model, x[:IMAGES], x[IMAGES:], None
 
 
-def measure_case(name: str, scope: str, target: float, mlperf: str) -> dict[str, Any]:
+def measure_case(name: str, scope: str, target: float, seed: int, mlperf: str) -> dict[str, Any]:
     """Prune a model in this process and return its figures."""
     from compress.core.device import silence_tensorflow
     from compress.measure.file_agreement import compute_divergence
     from compress.prune.channels import prune_channels
 
     silence_tensorflow()
-    model, x, evaluated, labels = load_case(name, mlperf)
+    model, x, evaluated, labels = load_case(name, seed, mlperf)
     steps: list[tuple[float, str]] = []
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began, cpu = time.perf_counter(), time.process_time()
     found = prune_channels(
-        model, macs=target, data=x, scope=scope,
+        model, macs=target, data=x, scope=scope, seed=seed,
         on_progress=lambda text, _: steps.append((time.perf_counter(), text)),
     )  # fmt: skip
     ended = time.perf_counter()
@@ -145,10 +150,11 @@ def measure_case(name: str, scope: str, target: float, mlperf: str) -> dict[str,
 
 
 def run_case(
-    tree: Path, name: str, scope: str, target: float, mlperf: Path | None
+    tree: Path, name: str, scope: str, target: float, seed: int, mlperf: Path | None
 ) -> dict[str, Any]:
     """Measure a case with the code of a checkout, in a new process."""
-    command = [sys.executable, __file__, "--_case", name, scope, str(target), str(mlperf or "")]
+    command = [sys.executable, __file__, "--_case", name, scope, str(target), str(seed)]
+    command.append(str(mlperf or ""))
     done = subprocess.run(
         command, check=True, stdout=subprocess.PIPE, text=True, cwd=tree,
         env={**os.environ, "PYTHONPATH": str(tree)},
@@ -167,8 +173,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--against", type=Path, help="a checkout of another version")
     parser.add_argument("--scopes", default="auto", help="with commas")
     parser.add_argument("--targets", type=shares, default=(0.5,), help="shares of the MACs to keep")
-    parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--mlperf", type=Path, help="a folder with vww_96.h5 and vww_test.zip")
+    seed_list(parser, (0,))
 
 
 def measure(given: argparse.Namespace, stored: Stored) -> None:
@@ -179,12 +185,12 @@ def measure(given: argparse.Namespace, stored: Stored) -> None:
         if name == "vww" and given.mlperf is None:
             print("vww: not run: no --mlperf", flush=True)
             continue
-        cases = itertools.product(given.scopes.split(","), given.targets, range(given.repeats))
-        for (scope, target, repeat), version in itertools.product(cases, trees):
-            key = f"{name} {scope} {target:g} {version} {repeat}"
+        cases = itertools.product(given.scopes.split(","), given.targets, given.seeds)
+        for (scope, target, seed), version in itertools.product(cases, trees):
+            key = f"{name} {scope} {target:g} {version} {seed}"
             if key not in rows:
                 mlperf = given.mlperf and given.mlperf.resolve()
-                rows[key] = run_case(trees[version], name, scope, target, mlperf)
+                rows[key] = run_case(trees[version], name, scope, target, seed, mlperf)
                 print(key, json.dumps(rows[key]), flush=True)
                 stored.save(rows=rows)
 
@@ -203,14 +209,16 @@ def costs_table(result: dict[str, Any]) -> str:
             for stage, part in sorted(first["stages"].items(), key=lambda item: -item[1])
             if part >= 0.05 * total
         )
-        quality = (
-            f"{first['output_error']:.3g}" if "output_error" in first
-            else f"{100 * first['accuracy'][0]:.2f} -> {100 * first['accuracy'][1]:.2f} %"
-        )  # fmt: skip
+        if "output_error" in first:
+            quality = f"{np.mean([row['output_error'] for row in found]):.3g}"
+        else:
+            after = Mean.of([row["accuracy"][1] for row in found])
+            quality = f"{100 * first['accuracy'][0]:.2f} -> {after.percent()}"
         rows.append([
             name, scope, f"{target}x", version, span([row["seconds"] for row in found]),
             f"{max(row['extra_peak_mib'] for row in found) * 2**20 / 1e9:.2f} GB",
-            first["method"], f"{first['share']:.3f}x", quality, shares,
+            ", ".join(dict.fromkeys(row["method"] for row in found)), f"{first['share']:.3f}x",
+            quality, shares,
         ])  # fmt: skip
     head = ["model", "scope", "target", "version", "seconds", "added peak memory", "method", "MACs",
             "accuracy or output error", "stages"]  # fmt: skip
@@ -219,14 +227,15 @@ def costs_table(result: dict[str, Any]) -> str:
 
 BENCHMARK = Benchmark(
     "real_size", __doc__, measure, {"costs": costs_table}, arguments, resumable=True,
-    grows=("models", "scopes", "targets", "repeats", "mlperf", "against"),
+    grows=("models", "scopes", "targets", "seeds", "mlperf", "against"),
 )  # fmt: skip
 
 
 def main() -> None:
     """Run the benchmark, or one case of it in a process of its own."""
     if sys.argv[1:2] == ["--_case"]:
-        print(json.dumps(measure_case(sys.argv[2], sys.argv[3], float(sys.argv[4]), sys.argv[5])))
+        name, scope, target, seed, mlperf = sys.argv[2:]
+        print(json.dumps(measure_case(name, scope, float(target), int(seed), mlperf)))
     else:
         BENCHMARK.run()
 
