@@ -8,13 +8,13 @@ flips nor much weight decay), and MLPerf Tiny's person detector (see
 repair_int8.py). Channels are removed down to a share of the MACs by l2 over all layers, uniformly
 (the same share of every layer, ordered by the criterion reconstruction), by measured output error,
 and by the default, which compares the three on held-back examples. The smaller model is
-reconstructed on 1,000 unlabelled training images; a seed draws them. Test images evaluate it.
+reconstructed on 1,000 unlabelled training images; a seed draws them. Test images evaluate it; where
+they are few, with paired intervals.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from pathlib import Path
@@ -32,8 +32,11 @@ from benchmarks.repair_nets import REPAIRED
 from benchmarks.resnet20 import load_fashion
 from compress.core.device import silence_tensorflow
 from compress.core.errors import FeasibleError
+from compress.core.statistics import compare_examples
 from compress.data import sample_inputs
 
+FEW = 1000
+"""Number of test examples up to which paired intervals are shown."""
 RESNETS = ("resnet20", "resnet20_adamw", "resnet20_plain")
 NETS = (*RESNETS, *REPAIRED, MOBILE)
 METHODS: dict[str, dict[str, Any]] = {
@@ -58,7 +61,17 @@ def examine(case: Case, method: str, target: float, seed: int) -> dict[str, Any]
     return {
         "quality": evaluated(found.model, data, labelled), "seconds": seconds,
         "share": macs[1] / macs[0], "method": found.report.criterion,
+        "right": find_right(found.model, case),
     }  # fmt: skip
+
+
+def find_right(model: Any, case: Case) -> str:
+    """Return for each test example 1 where the class is right, else 0; empty of many examples."""
+    data = case[1]
+    if not case[2] or len(data.test.y) > FEW:
+        return ""
+    made = np.asarray(model.predict(data.inputs("test"), batch_size=500, verbose=0))
+    return "".join(map(str, (made.argmax(-1) == data.test.y).astype(int)))
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,6 +94,7 @@ def measure(given: argparse.Namespace, stored: Stored) -> None:
     data, plain = load_fashion(), load_data("fashion_mnist", normalize="unit")
     runs = stored.result.setdefault("runs", {})
     dense = stored.result.setdefault("dense", {})
+    right = stored.result.setdefault("right", {})
     for name in given.nets.split(","):
         if name == MOBILE and given.mlperf is None:
             print("vww: not run: no --mlperf", flush=True)
@@ -88,6 +102,7 @@ def measure(given: argparse.Namespace, stored: Stored) -> None:
         parts = list(cases(name, data, plain, given.mlperf))
         if name not in dense:
             dense[name] = float(np.mean([evaluated(*case) for case in parts]))
+            right[name] = "".join(find_right(case[0], case) for case in parts)
         for seed in given.seeds:
             for target in given.targets:
                 for method in METHODS:
@@ -103,9 +118,10 @@ def measure(given: argparse.Namespace, stored: Stored) -> None:
                         **{figure: float(np.mean([row[figure] for row in rows]))
                            for figure in ("quality", "seconds", "share")},
                         "method": ", ".join(dict.fromkeys(row["method"] for row in rows)),
+                        "right": "".join(row["right"] for row in rows),
                     }  # fmt: skip
-                    print(key, json.dumps(runs[key]), flush=True)
-                    stored.save(runs=runs, dense=dense)
+                    print(key, f"{runs[key]['quality']:.4f}", flush=True)
+                    stored.save(runs=runs, dense=dense, right=right)
 
 
 def methods_table(result: dict[str, Any]) -> str:
@@ -137,8 +153,28 @@ def methods_table(result: dict[str, Any]) -> str:
     return table(head, rows)
 
 
+def intervals_table(result: dict[str, Any]) -> str | None:
+    """Return the table of the default's paired differences over the test examples, by seed."""
+    rows = []
+    for key, run in result["runs"].items():
+        name, target, method, seed = key.split(", ")
+        if method != "default" or not run.get("right"):
+            continue
+        new, old = (np.array(list(text), float) for text in (run["right"], result["right"][name]))
+        change = compare_examples(new, old)
+        rows.append([
+            name, target, seed.removeprefix("seed "), len(new), run["method"],
+            f"{100 * old.mean():.2f} -> {100 * new.mean():.2f} %",
+            f"{-100 * change.estimate:+.2f} [{-100 * change.high:+.2f}, {-100 * change.low:+.2f}]",
+        ])  # fmt: skip
+    head = ["model", "MACs", "seed", "test examples", "the default chose", "test accuracy",
+            "pp lost"]  # fmt: skip
+    return table(head, rows) if rows else None
+
+
 BENCHMARK = Benchmark(
-    "channel_methods", __doc__, measure, {"methods": methods_table}, arguments, resumable=True,
+    "channel_methods", __doc__, measure,
+    {"methods": methods_table, "intervals": intervals_table}, arguments, resumable=True,
     grows=("nets", "targets", "seeds", "mlperf"),
 )  # fmt: skip
 
