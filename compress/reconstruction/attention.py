@@ -30,8 +30,9 @@ from compress.reconstruction.kernel_parts import Array, KeptIndices, KernelPart
 from compress.reconstruction.least_squares import Problem, fit_weights
 from compress.reconstruction.matching import CallOrder, Match, report_skipped
 from compress.reconstruction.report import KEPT, REPAIRED, LayerRepair, explain_kept
+from compress.reconstruction.row_products import Numbers
 from compress.reconstruction.sampling import Sampler
-from compress.reconstruction.sums import Numbers, Sample
+from compress.reconstruction.sums import Sample
 from compress.reconstruction.tensor_store import Chunks, StoredTensor
 
 MAX_QUERIES, MAX_KEYS = 64, 256

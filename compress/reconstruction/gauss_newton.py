@@ -34,10 +34,7 @@ from compress.reconstruction.kernel_pair import (
     PairWeights,
     RowMoments,
 )
-from compress.reconstruction.sums import (
-    Numbers,
-    Singles,
-)
+from compress.reconstruction.row_products import Numbers, Singles
 
 MAX_STEPS = 2
 """Maximum number of Gauss-Newton steps; each uses different positions."""

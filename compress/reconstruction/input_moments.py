@@ -15,8 +15,9 @@ from compress.core.memory_budget import get_current_budget
 from compress.model.program import Node, Program
 from compress.reconstruction.kernel_parts import KernelPart, build_parts, has_parts
 from compress.reconstruction.linear_paths import Absorber, Graph, find_absorbers
+from compress.reconstruction.row_products import Numbers
 from compress.reconstruction.sampling import count_samples
-from compress.reconstruction.sums import Moments, Numbers
+from compress.reconstruction.sums import Moments
 from compress.reconstruction.tensor_store import compute_chunk_size
 
 MAX_COLUMNS = 12_000

@@ -12,18 +12,17 @@ import numpy.typing as npt
 
 from compress.model.program import Node
 from compress.reconstruction.kernel_parts import KernelPart
-from compress.reconstruction.least_squares import Flags
 from compress.reconstruction.linear_paths import LinearPath
-from compress.reconstruction.sampling import estimate_rounding_noise
-from compress.reconstruction.sums import (
-    Clip,
+from compress.reconstruction.linear_systems import Flags
+from compress.reconstruction.row_products import (
     Numbers,
-    Sample,
     Singles,
     compute_gram,
     multiply_rows,
     multiply_transposed,
 )
+from compress.reconstruction.sampling import estimate_rounding_noise
+from compress.reconstruction.sums import Clip, Sample
 
 SLOPE_STEP = 1e-2
 """Half the width of the central differences that estimate the slopes of activations."""

@@ -25,8 +25,9 @@ from compress.reconstruction.linear_paths import (
     is_linear,
 )
 from compress.reconstruction.matching import Match
+from compress.reconstruction.row_products import Numbers, Singles
 from compress.reconstruction.sampling import Sampler, compute_window
-from compress.reconstruction.sums import Numbers, Sample, Singles, Sums
+from compress.reconstruction.sums import Sample, Sums
 from compress.reconstruction.tensor_store import Chunks
 from compress.reconstruction.weight_assignment import assign_solution
 

@@ -17,36 +17,27 @@ The ridge is chosen on held-out examples, which also decide whether the solution
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from compress.core.device import limit_blas_threads
-from compress.reconstruction.sums import (
-    WIDE,
-    Clip,
-    Moments,
-    Numbers,
-    Sample,
-    StoredRows,
-    Sums,
-    map_blocks,
-    multiply_transposed,
+from compress.reconstruction.linear_systems import (
+    Flags,
+    add_ridge,
+    refine_on_support,
+    solve_by_rows,
+    solve_on_support,
+    solve_systems,
+    use_cores,
 )
+from compress.reconstruction.row_products import Numbers, map_blocks, multiply_transposed
+from compress.reconstruction.sums import Clip, Moments, Sample, StoredRows, Sums
 
-Flags = npt.NDArray[np.bool_]
 RIDGES = tuple(10.0**-power for power in range(1, 9))
 """Candidate ridges, relative to the diagonal of P'P."""
-WARM_STEPS, COLD_STEPS = 30, 300
-"""Maximum conjugate gradient iterations from a nearby solution and from zero."""
 FIRST_RIDGE = 2
 """Index of the first ridge that is tried: 1e-3."""
-DEAD_NORM = 1e-9
-"""Norm of a column, relative to the largest, below which the column is ignored. It is small because
-inputs of very different scales (1e4 and 1e-2, for example) all matter."""
 MAX_ROUNDS = 20
 """Maximum number of updates of the targets that an activation clips."""
 EXACT_ERROR = 1e-10
@@ -107,12 +98,12 @@ class Problem:
             if isinstance(sums, StoredRows):
                 supports = [None] * len(residual) if self.support is None else self.support
                 systems = zip(rows, residual, supports, strict=True)
-                change = [_solve_by_rows(p, t, ridge, noise, mask) for p, t, mask in systems]
+                change = [solve_by_rows(p, t, ridge, noise, mask) for p, t, mask in systems]
             elif self.support is None:
-                change = [*_solve_systems(_add_ridge(a, ridge), residual)]
+                change = [*solve_systems(add_ridge(a, ridge), residual)]
             else:
-                parts = zip(_add_ridge(a, ridge), residual, self.support, strict=True)
-                change = [_solve_on_support(*system) for system in parts]
+                parts = zip(add_ridge(a, ridge), residual, self.support, strict=True)
+                change = [solve_on_support(*system) for system in parts]
             weights = self.initial + np.stack(change)
             return weights, self.compute_shift(sums, weights)
 
@@ -294,11 +285,11 @@ class NormalEquations:
         a = (sums.compute_centred() if shift is None else sums.compute_raw(np.zeros_like(shift)))[0]
         # what the current weights leave of targets of zero
         self.residual = (sums.count * sums.noise) * problem.initial - a @ problem.initial
-        regular = _add_ridge(a, ridge)
+        regular = add_ridge(a, ridge)
         self.scale = 1 / np.sqrt(np.einsum("sdd->sd", regular))
         self.scaled = regular * self.scale[:, :, None] * self.scale[:, None]
         if problem.support is None and len(self.scaled) == 1:
-            with _use_cores(self.scaled):
+            with use_cores(self.scaled):
                 self.factor = scipy.linalg.cho_factor(self.scaled[0], lower=True)
 
     def solve(self, weights: Numbers, shift: Numbers) -> tuple[Numbers, Numbers]:
@@ -318,12 +309,12 @@ class NormalEquations:
         if problem.support is not None:
             start = (weights - before) / self.scale[:, :, None]
             parts = zip(self.scaled, right_side, problem.support, start, strict=True)
-            changes = np.stack([_refine_on_support(*system) for system in parts])
+            changes = np.stack([refine_on_support(*system) for system in parts])
         elif len(self.scaled) == 1:
-            with _use_cores(self.scaled):
+            with use_cores(self.scaled):
                 changes = scipy.linalg.cho_solve(self.factor, right_side[0])[None]
         else:
-            changes = _solve_systems(self.scaled, right_side)
+            changes = solve_systems(self.scaled, right_side)
         weights = before + changes * self.scale[:, :, None]
         if problem.fixed_shift is not None:
             return weights, problem.fixed_shift
@@ -348,116 +339,3 @@ class NormalEquations:
             products += block_products
             sums += block_sums
         return products, sums.reshape(self.offset.shape)
-
-
-def _refine_on_support(a: Numbers, b: Numbers, support: Flags, start: Numbers) -> Numbers:
-    """Solve a x = b on supports for all outputs at once, by conjugate gradients from `start`."""
-    residual = (b - a @ start) * support
-    return _solve_conjugate_gradients(lambda x: (a @ x) * support, residual, WARM_STEPS) + start
-
-
-def _add_ridge(a: Numbers, ridge: float) -> Numbers:
-    """Return the matrix plus ridge; columns that are always zero get 1 and keep their weights."""
-    diagonal = np.einsum("sdd->sd", a)
-    dead = diagonal <= DEAD_NORM**2 * np.maximum(diagonal.max(1, keepdims=True), 1e-280)
-    regular = a.copy()
-    np.einsum("sdd->sd", regular)[:] = np.where(dead, 1.0, diagonal * (1 + ridge))
-    alive = ~dead
-    regular *= alive[:, :, None] & alive[:, None]
-    np.einsum("sdd->sd", regular)[:] += dead
-    return regular
-
-
-def _use_cores(matrices: Numbers) -> AbstractContextManager[None]:
-    """Return a context in which the linear algebra of large matrices runs on all cores."""
-    return limit_blas_threads() if matrices.shape[1] >= WIDE else nullcontext()
-
-
-def _solve_systems(regular: Numbers, right_side: Numbers) -> Numbers:
-    """Solve positive definite systems: several at once by LU, else each by Cholesky.
-
-    If that fails, they are solved by least squares.
-    """
-    import scipy.linalg
-
-    # a unit diagonal keeps the precision for inputs of mixed scale
-    scale = 1 / np.sqrt(np.einsum("sdd->sd", regular))
-    scaled = regular * scale[:, :, None] * scale[:, None]
-    scaled_right = right_side * scale[:, :, None]
-    if len(scaled) > 1:
-        try:
-            return np.asarray(np.linalg.solve(scaled, scaled_right) * scale[:, :, None])
-        except np.linalg.LinAlgError:
-            pass
-    solution = np.empty_like(scaled_right)
-    for system, (matrix, values) in enumerate(zip(scaled, scaled_right, strict=True)):
-        try:
-            with _use_cores(scaled):
-                factor = scipy.linalg.cho_factor(matrix, lower=True, check_finite=False)
-                solution[system] = scipy.linalg.cho_solve(factor, values, check_finite=False)
-        except scipy.linalg.LinAlgError:
-            solution[system] = scipy.linalg.lstsq(matrix, values, check_finite=False)[0]
-    return np.asarray(solution * scale[:, :, None])
-
-
-def _solve_on_support(regular: Numbers, right_side: Numbers, support: Flags) -> Numbers:
-    """Solve each output on its own support; outputs with the same support share a factorization."""
-    solution = np.zeros_like(right_side)
-    patterns, pattern_index = np.unique(support.T, axis=0, return_inverse=True)
-    order = np.argsort(pattern_index.ravel(), kind="stable")
-    groups = np.split(order, np.cumsum(np.bincount(pattern_index.ravel()))[:-1])
-    for pattern, outputs in zip(patterns, groups, strict=True):
-        inside = np.flatnonzero(pattern)
-        if len(inside):
-            group_solution = _solve_systems(
-                regular[np.ix_(inside, inside)][None], right_side[np.ix_(inside, outputs)][None]
-            )
-            solution[np.ix_(inside, outputs)] = group_solution[0]
-    return solution
-
-
-def _solve_by_rows(
-    p: Numbers, residual: Numbers, ridge: float, noise: float, support: Flags | None
-) -> Numbers:
-    """Return the change of one system's weights in the form for fewer rows than columns."""
-    squares = (p**2).sum(0)
-    alive = squares > DEAD_NORM**2 * max(float(squares.max()), 1e-280)
-    scale = alive / np.sqrt(np.where(alive, squares + noise / ridge, 1))
-    scaled = p * scale
-    if support is None:
-        products = scaled @ scaled.T
-        products[np.diag_indices_from(products)] += ridge
-        return np.asarray(
-            scale[:, None] * (scaled.T @ _solve_systems(products[None], residual[None])[0])
-        )
-    # factoring each of thousands of supports would cost far more than conjugate gradients
-    change = _solve_conjugate_gradients(
-        lambda x: (scaled.T @ (scaled @ x)) * support + ridge * x,
-        (scaled.T @ residual) * support,
-        COLD_STEPS,
-    )
-    return np.asarray(scale[:, None] * change)
-
-
-def _solve_conjugate_gradients(
-    multiply: Callable[[Numbers], Numbers], residual: Numbers, max_steps: int
-) -> Numbers:
-    """Solve multiply(x) = residual for all outputs at once, by conjugate gradients from zero."""
-    solution = np.zeros_like(residual)
-    direction = residual.copy()
-    size = (residual**2).sum(0)
-    stop = 1e-12 * size
-    for _ in range(max_steps):
-        product = multiply(direction)
-        curve = (direction * product).sum(0)
-        step = np.where(curve > 0, size / np.where(curve > 0, curve, 1), 0)
-        solution += step * direction
-        residual -= step * product
-        new_size = (residual**2).sum(0)
-        if np.all(new_size <= stop):
-            break
-        direction = (
-            residual + np.where(size > 0, new_size / np.where(size > 0, size, 1), 0) * direction
-        )
-        size = new_size
-    return solution

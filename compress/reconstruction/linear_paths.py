@@ -15,7 +15,8 @@ from compress.core.lazy_modules import keras
 from compress.model.keras_internals import is_own_class, list_layers
 from compress.model.layers import find_layer_class
 from compress.model.program import Node, Program, TensorReaders
-from compress.reconstruction.sums import Clip, Numbers
+from compress.reconstruction.row_products import Numbers
+from compress.reconstruction.sums import Clip
 
 
 class Graph(TensorReaders[Node]):

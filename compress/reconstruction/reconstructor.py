@@ -28,8 +28,9 @@ from compress.reconstruction.linear_paths import (
 from compress.reconstruction.matching import CallOrder, Match, report_skipped
 from compress.reconstruction.report import KEPT, REPAIRED, LayerRepair, explain_kept
 from compress.reconstruction.rounding import fit_on_grid, round_to_nearest
+from compress.reconstruction.row_products import Numbers
 from compress.reconstruction.sampling import ProgramRun, RecordedOutputs, Sampler
-from compress.reconstruction.sums import Numbers, Sample
+from compress.reconstruction.sums import Sample
 from compress.reconstruction.tensor_store import Chunks, Store, StoredTensor, call_in_chunks
 from compress.reconstruction.weight_assignment import assign_solution
 

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from compress.reconstruction.least_squares import Fit, Flags, Holdout, Problem, select_ridge
-from compress.reconstruction.sums import Clip, Moments, Numbers, Sample, Sums
+from compress.reconstruction.least_squares import Fit, Holdout, Problem, select_ridge
+from compress.reconstruction.linear_systems import Flags
+from compress.reconstruction.row_products import Numbers
+from compress.reconstruction.sums import Clip, Moments, Sample, Sums
 
 BLOCK = 128
 """Columns that are rounded before their errors are propagated to all other columns."""

@@ -15,7 +15,8 @@ from compress.model.program import Node
 from compress.reconstruction.kernel_parts import KeptIndices, KernelPart, Positions
 from compress.reconstruction.linear_paths import Graph, LinearPath, is_linear
 from compress.reconstruction.matching import Match
-from compress.reconstruction.sums import Sample, Singles, multiply_rows
+from compress.reconstruction.row_products import Singles, multiply_rows
+from compress.reconstruction.sums import Sample
 from compress.reconstruction.tensor_store import Chunks, Store, StoredTensor
 
 MAX_SAMPLES = 20_000

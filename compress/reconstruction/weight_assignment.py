@@ -8,7 +8,8 @@ import numpy as np
 
 from compress.reconstruction.kernel_parts import KernelPart
 from compress.reconstruction.linear_paths import Absorber, LinearPath
-from compress.reconstruction.sums import Moments, Numbers, Sums
+from compress.reconstruction.row_products import Numbers
+from compress.reconstruction.sums import Moments, Sums
 
 
 def assign_solution(

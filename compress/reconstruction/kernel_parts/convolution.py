@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.reconstruction.kernel_parts._base import Array, KernelPart, Positions, register_parts
-from compress.reconstruction.sums import multiply_rows
+from compress.reconstruction.row_products import multiply_rows
 
 
 class ConvolutionPart(KernelPart):

@@ -9,16 +9,8 @@ import numpy as np
 import pytest
 
 from compress.reconstruction.least_squares import NormalEquations, Problem
-from compress.reconstruction.sums import (
-    WIDE,
-    Clip,
-    Moments,
-    Numbers,
-    Sample,
-    StoredRows,
-    Sums,
-    map_blocks,
-)
+from compress.reconstruction.row_products import Numbers, map_blocks
+from compress.reconstruction.sums import WIDE, Clip, Moments, Sample, StoredRows, Sums
 
 Drawn = tuple[Numbers, Numbers, Numbers]
 
@@ -261,7 +253,7 @@ def test_hidden_targets_follow_the_outputs_in_blocks_of_rows(
 def test_blocks_come_in_order_whatever_the_number_of_threads(
     threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("compress.reconstruction.sums.count_threads", lambda: threads)
+    monkeypatch.setattr("compress.reconstruction.row_products.count_threads", lambda: threads)
     began: list[threading.Thread] = []
 
     def list_rows(part: slice) -> list[int]:

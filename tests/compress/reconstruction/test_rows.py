@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from compress.reconstruction.kernel_pair import propagate_back
-from compress.reconstruction.sums import (
+from compress.reconstruction.row_products import (
     BLOCK,
     compute_gram,
     multiply_rows,
