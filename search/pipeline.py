@@ -344,10 +344,12 @@ def _execute_plan(
                     folder, threaded_plan, data, pool, display, notes, commands["command"],
                     began, partial(render, folder.path),
                 )  # fmt: skip
-            elif command == "run":
-                failures = compress_front(folder, threaded_plan, pool, display, notes)
             else:
-                failures = []
+                failures = (
+                    compress_front(folder, threaded_plan, pool, display, notes)
+                    if command == "run"
+                    else []
+                )
         folder.remove_half_written()  # files of workers that were killed
         if command == "run":
             display.start_phase("Measuring latency", 0, 1, is_stepwise=True)

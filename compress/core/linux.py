@@ -137,10 +137,11 @@ def measure_available_bytes() -> int | None:
 
     The limit of a container may be lower than that of its machine.
     """
-    limits = []
-    for line in _read_lines(_PROC / "meminfo"):
-        if line.startswith("MemAvailable:"):
-            limits.append(int(line.split()[1]) * 1024)
+    limits = [
+        int(line.split()[1]) * 1024
+        for line in _read_lines(_PROC / "meminfo")
+        if line.startswith("MemAvailable:")
+    ]
     for root, controller, limit, usage, cached in _CGROUPS:
         for group in _list_control_groups(root, controller):
             # without a limit the file holds "max" or a huge number

@@ -126,8 +126,7 @@ class DamagedImages:
         """
         if not self.errors:
             return
-        paths = list(self.errors)
-        message = str(self.errors[paths[0]])
+        paths, message = list(self.errors), str(next(iter(self.errors.values())))
         if len(paths) > 1:
             others = ", ".join(f"'{path}'" for path in paths[1:_MAX_NAMED])
             more = f" and {len(paths) - _MAX_NAMED} more" if len(paths) > _MAX_NAMED else ""
@@ -429,10 +428,10 @@ def _list_images(
 ) -> list[tuple[Path, int]]:
     """Return (path, class index) of images, 0 without classes; count other files in `skipped`."""
     listed: list[tuple[Path, int]] = []
-    if classes is not None and _list_class_names(folder) != classes:
+    if classes is not None and (names := _list_class_names(folder)) != classes:
         raise InputError(
             f"'{folder}' must have the class folders of the training part. "
-            f"Received: {', '.join(_list_class_names(folder))} instead of {', '.join(classes)}."
+            f"Received: {', '.join(names)} instead of {', '.join(classes)}."
         )
     for label, name in enumerate(classes or (".",)):
         for path in sorted((folder / name).rglob("*")):

@@ -132,9 +132,7 @@ def is_repeatable(data: Any, inputs: InputShapes | None, x: Any) -> bool:
 def _iter_batches(data: Any, inputs: InputShapes | None) -> Iterator[tuple[Any, ...]]:
     if _is_tf_data(data):
         return _iter_tf_data(data, inputs)
-    if _is_py_dataset(data):
-        return _iter_py_dataset(data)
-    return _iter_generator(data, inputs)
+    return _iter_py_dataset(data) if _is_py_dataset(data) else _iter_generator(data, inputs)
 
 
 def _is_tf_data(data: Any) -> bool:

@@ -309,9 +309,7 @@ def _convert_column(values: Array, kind: str, name: str, rows: Sequence[str]) ->
         return [
             _decode_image(content, name, row) for content, row in zip(values, rows, strict=True)
         ]
-    if kind == NAMES:
-        return _decode_names(values)
-    return values
+    return _decode_names(values) if kind == NAMES else values
 
 
 def _decode_image(content: bytes, name: str, row: str) -> Array:

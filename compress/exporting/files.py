@@ -38,11 +38,7 @@ from compress.model.copies import fix_input_shapes
 from compress.model.heads import check_shapes, find_decision_threshold, list_input_shapes
 from compress.model.io import as_model
 from compress.model.layer_patches import describe_excluded_layers, is_fake_quantized, reduce_range
-from compress.model.ports import (
-    flatten_inputs,
-    list_input_names,
-    list_output_names,
-)
+from compress.model.ports import flatten_inputs, list_input_names, list_output_names
 from compress.plan import ExportOptions
 from compress.plan.fields import require_choice
 from compress.plan.keywords import EXPORT

@@ -117,9 +117,8 @@ class InputShape(TextValue):
     @property
     def value(self) -> tuple[int, ...] | dict[str, tuple[int, ...]]:
         """Sizes, or a dictionary of sizes by input name, for arguments of functions."""
-        if self.sizes[0][0]:
-            return dict(self.sizes)
-        return self.sizes[0][1]
+        name, shape = self.sizes[0]
+        return dict(self.sizes) if name else shape
 
     def to_plain(self) -> Any:
         """Return a list of sizes, or a dictionary of lists."""

@@ -204,9 +204,7 @@ def to_plain(value: Any) -> Any:
         return value.to_plain()
     if isinstance(value, Path):
         return str(value)
-    if isinstance(value, tuple):
-        return [to_plain(item) for item in value]
-    return value
+    return [to_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def format_value(value: Any) -> str:
@@ -215,9 +213,7 @@ def format_value(value: Any) -> str:
         return ""
     if isinstance(value, tuple):
         return join_items([format_value(item) for item in value])
-    if isinstance(value, float):
-        return format_number(value)
-    return str(value)
+    return format_number(value) if isinstance(value, float) else str(value)
 
 
 def join_items(items: Sequence[str]) -> str:

@@ -12,11 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.device import limit_blas_threads
-from compress.reconstruction.row_products import Numbers
+from compress.reconstruction.row_products import WIDE, Numbers
 
 Flags = npt.NDArray[np.bool_]
-WIDE = 512
-"""Columns from which one system is solved on all cores."""
 WARM_STEPS, COLD_STEPS = 30, 300
 """Maximum conjugate gradient iterations from a nearby solution and from zero."""
 DEAD_NORM = 1e-9

@@ -23,6 +23,9 @@ Singles = npt.NDArray[np.float32]
 Numbers = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.floating[Any]]
 """Array of single or double precision."""
+WIDE = 512
+"""Columns from which the products of noisy rows are summed in single precision within a block, and
+one system is solved on all cores."""
 BLOCK = 512
 """Rows that are summed in their own precision; the sums of blocks are in double precision."""
 THREADS_SHARE = 1 / 16

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.reconstruction.row_products import (
+    WIDE,
     Floats,
     Numbers,
     Singles,
@@ -23,8 +24,6 @@ CHUNK_NUMBERS = 2**20
 """Approximate number of elements of rows that are summed at once."""
 MIN_ROWS = 512
 """Minimum number of rows that are summed at once."""
-WIDE = 512
-"""Columns from which the products of noisy rows are summed in single precision within a block."""
 OFFSET_ROWS = 8192
 """Number of first rows; their mean is the offset of all rows."""
 

@@ -225,16 +225,11 @@ def _tabulate_figures(
         "arena": [measured.memory.get(item.id) for item in files],
         "resident memory": resident,
     }
-    for title, (old, new) in sizes.items():
-        if old is not None and new is not None:
-            rows.append(
-                (
-                    title,
-                    formatting.format_size(old),
-                    formatting.format_size(new),
-                    f"{old / max(1, new):.2f}",
-                )
-            )
+    rows += [
+        (title, *map(formatting.format_size, (old, new)), f"{old / max(1, new):.2f}")
+        for title, (old, new) in sizes.items()
+        if old is not None and new is not None
+    ]
     first, second = (measured.times.get(item.id) for item in files)
     measurement_notes = ["MACs and parameters are counted."]
     if first and second:

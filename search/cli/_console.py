@@ -170,12 +170,14 @@ def show_result(result: DisplayableResult, build_json: Callable[[], object], sav
     Raises:
         SystemExit: See `report_output_errors`.
     """
-    if OUTPUT_MODE.get().as_json:
-        text = json.dumps(build_json(), indent=1)
-    else:
-        text = result.build_summary().to_text(choose_width())
+    as_json = OUTPUT_MODE.get().as_json
     with report_output_errors(saved):
-        print(text, flush=True)
+        print(
+            json.dumps(build_json(), indent=1)
+            if as_json
+            else result.build_summary().to_text(choose_width()),
+            flush=True,
+        )
 
 
 def choose_width() -> int:

@@ -213,8 +213,9 @@ class Scheduler:
         return (sum(pair[1] for pair in pairs) + prior) / max(expected + prior, 1e-12)
 
     def _build_scale(self) -> FrontScale:
-        points = self.list_points() + self._predict_originals(self.models.values())
-        return FrontScale.from_points(points, self.chance)
+        return FrontScale.from_points(
+            self.list_points() + self._predict_originals(self.models.values()), self.chance
+        )
 
     def _predict_original(self, model: ScheduledModel) -> list[Point]:
         """Return the files of an unpruned model, or their forecast."""
@@ -270,16 +271,16 @@ class Scheduler:
 
     def _list_expected(self, kinds: Sequence[str]) -> list[Point]:
         """Return the forecast files of running steps."""
-        points: list[Point] = []
-        for step in self.running:
-            if step.kind in kinds and step.model in self.models:
-                model = self.models[step.model]
-                points += (
-                    self._predict_original(model)
-                    if step.kind == EXPORT
-                    else self._predict_size(model, step.share)[2]
-                )
-        return points
+        return [
+            point
+            for step in self.running
+            if step.kind in kinds and (model := self.models.get(step.model)) is not None
+            for point in (
+                self._predict_original(model)
+                if step.kind == EXPORT
+                else self._predict_size(model, step.share)[2]
+            )
+        ]
 
     def _list_steps(self, left: float) -> Iterator[Step]:
         """Yield the possible steps with the models that exist, with their forecasts."""
@@ -403,8 +404,7 @@ class Scheduler:
                 self._observe_pruning(model, size)
         elif step.kind == TUNE:
             self._learn_tuning(model, step, result)
-        points = self.list_points()
-        scale = FrontScale.from_points(points, self.chance)
+        scale = FrontScale.from_points(points := self.list_points(), self.chance)
         return scale.measure(points) - scale.measure(before)
 
     def _add_model(self, result: StepResult) -> float:
@@ -412,9 +412,8 @@ class Scheduler:
         if not result.sizes:
             return 0.0
         (size,) = result.sizes
-        model = ScheduledModel(
-            result.model, size.quality, size.macs, result.seconds / (result.epochs or 1)
-        )
+        epoch_seconds = result.seconds / (result.epochs or 1)
+        model = ScheduledModel(result.model, size.quality, size.macs, epoch_seconds)
         before = self.list_points() + self._predict_originals(self.models.values())
         self.models[model.name] = model
         return self._build_scale().measure_gain(before, self._predict_original(model))

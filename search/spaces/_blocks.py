@@ -133,10 +133,7 @@ def apply_activation(x: Any, name: str, activation: str) -> Any:
 
 def add_shortcut(x: Any, y: Any, name: str) -> Any:
     """Add the tensor of a shortcut to another one; the layer is named `<name>_add`."""
-    if isinstance(y, ShapeTensor):
-        return y
-
-    return keras.layers.Add(name=f"{name}_add")([x, y])
+    return y if isinstance(y, ShapeTensor) else keras.layers.Add(name=f"{name}_add")([x, y])
 
 
 def apply_classifier(x: Any, dropout: float, task: Task) -> Any:

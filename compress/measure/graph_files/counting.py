@@ -168,9 +168,7 @@ class _Counter:
 def _compute_density(weights: Sequence[Tensor]) -> float:
     """Return the share of non-zero weights of a kernel; 1 if there is not exactly one kernel."""
     kernels = [weight for weight in weights if len(weight.shape or ()) > 1]
-    if len(kernels) != 1:
-        return 1.0
-    return kernels[0].nonzero / max(1, kernels[0].elements)
+    return kernels[0].nonzero / max(1, kernels[0].elements) if len(kernels) == 1 else 1.0
 
 
 def count_rounds(loop: Operator) -> int | None:

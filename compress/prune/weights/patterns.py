@@ -18,9 +18,7 @@ def create_pattern(options: WeightOptions) -> Pattern:
     spec = options.pattern
     if spec.kind == "n:m":
         return NMPattern(spec.first, spec.second)
-    if spec.kind == "block":
-        return BlockPattern(spec.first, spec.second)
-    return Pattern()
+    return BlockPattern(spec.first, spec.second) if spec.kind == "block" else Pattern()
 
 
 class Pattern:

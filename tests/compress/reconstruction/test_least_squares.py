@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from compress.reconstruction.least_squares import NormalEquations, Problem
-from compress.reconstruction.row_products import Numbers, map_blocks
-from compress.reconstruction.sums import WIDE, Clip, Moments, Sample, StoredRows, Sums
+from compress.reconstruction.row_products import WIDE, Numbers, map_blocks
+from compress.reconstruction.sums import Clip, Moments, Sample, StoredRows, Sums
 
 Drawn = tuple[Numbers, Numbers, Numbers]
 

@@ -234,11 +234,11 @@ def find_dead_units(context: Context) -> npt.NDArray[np.bool_]:
     Most models have no such units, and a few examples show it: the first batch is small, and no
     further one runs when every unit that is read has been nonzero once.
     """
-    sums, read_counts = _measure_magnitudes(context, until_nonzero=True)
+    sums, read_counts = measure_magnitudes(context, until_nonzero=True)
     return np.asarray((read_counts > 0) & (sums == 0))
 
 
-def measure_magnitudes(context: Context) -> tuple[Scores, Scores]:
+def measure_magnitudes(context: Context, *, until_nonzero: bool = False) -> tuple[Scores, Scores]:
     """Return the sum over all reads of a unit's mean magnitude, and the number of its reads.
 
     A read is one of the unit's channels in one batch of a tensor. The tensors are the inputs of
@@ -247,14 +247,11 @@ def measure_magnitudes(context: Context) -> tuple[Scores, Scores]:
 
     Args:
         context: Data, coupling, seed and number of examples.
+        until_nonzero: Whether to stop when every unit that is read has been nonzero once.
 
     Returns:
         The sums, (units,), and the numbers of reads, (units,).
     """
-    return _measure_magnitudes(context, until_nonzero=False)
-
-
-def _measure_magnitudes(context: Context, *, until_nonzero: bool) -> tuple[Scores, Scores]:
     data, coupling = context.data, context.coupling
     assert data is not None
     sums, read_counts = np.zeros(coupling.unit_count), np.zeros(coupling.unit_count)

@@ -275,9 +275,7 @@ def convert_like(value: Any, array: npt.NDArray[Any]) -> Any:
         return value
     if isinstance(value, (list, tuple)):  # numbers in lists take the dtype of the tensor operand
         return array.tolist()
-    if isinstance(value, np.ndarray):
-        return array
-    return keras.ops.convert_to_tensor(array)
+    return array if isinstance(value, np.ndarray) else keras.ops.convert_to_tensor(array)
 
 
 def find_channel_axis(layer: Any, rank: int) -> int:

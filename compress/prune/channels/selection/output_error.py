@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from compress.core.arrays import take_examples
 from compress.core.errors import InputError
+from compress.core.lazy_modules import keras
 from compress.core.linux import keep_freed_memory
 from compress.core.memory_budget import get_current_budget
 from compress.core.summary import OnProgress, ignore_progress
@@ -225,14 +226,11 @@ def _collect_values(
     program: Program, inputs: Sequence[Any], needed: Container[int]
 ) -> tuple[dict[int, Any], list[float]]:
     """Return the tensors that partial passes start from, by id, and the seconds of each call."""
-    import keras
-
     values = {
         id(tensor): keras.ops.convert_to_tensor(x)
         for tensor, x in zip(program.inputs, inputs, strict=True)
         if id(tensor) in needed
     }
-
     ends = [time.perf_counter()]
 
     def record_values(node: Node, results: Sequence[Any]) -> None:
@@ -435,8 +433,7 @@ class ErrorEvaluator:
             mask: True for kept units, (units,).
             blocks: Blocks that are removed.
             thorough: Whether to reconstruct as for the final model, on all examples that are not
-                held back. Otherwise few examples are used, enough to compare neighbouring
-                configurations.
+                held back, instead of a few, which suffice to compare neighbours.
         """
         pruned_model = build_pruned_model(self.coupling, mask, blocks)
         kept = compute_kept_indices(self.coupling, mask, blocks)
