@@ -156,9 +156,19 @@ def macs_of(model: Any) -> int:
 
 
 def torch_pruned(
-    variants: Variants, targets: Sequence[float]
+    variants: Variants,
+    targets: Sequence[float],
+    scopes: Sequence[str] = ("global", "layer"),
+    start: Any = None,
 ) -> dict[tuple[str, float], tuple[Any, dict[str, Any]]]:
-    """Remove channels of the same dense net with Torch-Pruning; nothing is repaired or trained.
+    """Remove channels with Torch-Pruning; nothing is reconstructed or trained.
+
+    Args:
+        variants: The data and the dense net.
+        targets: Shares of the operations to keep, of those that `start` has.
+        scopes: "global" ranks the channels of all layers together; "layer" keeps the same share of
+            every layer.
+        start: A net to prune that may have been pruned before; default: the dense net.
 
     Returns:
         By name in `TORCH` and target: the net in Keras, and what the peer says of it.
@@ -170,10 +180,11 @@ def torch_pruned(
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         weights, data = folder / "weights.npz", folder / "data.npz"
-        export_arrays(variants.dense, variants.data, weights, data)
+        export_arrays(start or variants.dense, variants.data, weights, data)
         subprocess.run(
             [PEERS["torch-pruning"].python(), str(PEER), "--weights", str(weights), "--data",
-             str(data), "--targets", ",".join(map(str, targets)), "--out", str(folder)],
+             str(data), "--targets", ",".join(map(str, targets)), "--scopes", ",".join(scopes),
+             "--out", str(folder)],
             check=True,
         )  # fmt: skip
         for record in json.loads((folder / "cut.json").read_text("utf-8"))["variants"]:

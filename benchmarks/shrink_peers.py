@@ -8,8 +8,10 @@ All begin with the net in benchmarks/nets (Fashion-MNIST), but those that are tr
 - `shrink`: each file of the front of `shrink(net, data)`, no goal, no other option.
 - `narrower`: every layer as much narrower, from scratch, trained as the net itself was (twelve
   epochs with flips): six times as long as the others. `narrower, as long`: for as long as them.
-- `torch-pruning`: l2 over all layers down to shares of the MACs, statistics re-estimated, then
-  trained as `shrink` trains what it has cut, with the same teacher.
+- `torch-pruning`: l2 down to shares of the MACs, statistics re-estimated, then trained as `shrink`
+  trains what it has cut, with the same teacher. Each share is reached over all layers and with the
+  same share of every layer, in one round and in two, each followed by half of the epochs. The
+  tables show the setting that is best on validation data.
 - `tfmot`: 80 % zeros, pruned while it is trained for two epochs with flips.
 - `int8`: the net itself.
 
@@ -29,6 +31,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,11 +66,14 @@ WIDTHS = {"0.71x": (12, 24, 44), "0.5x": (8, 16, 32), "0.37x": (6, 12, 24)}
 """By their share of the channels; layers of some runtimes like multiples of four."""
 TARGETS = (0.5, 0.25, 0.125)
 """Of Torch-Pruning, shares of the MACs."""
+SCOPES = {"over all layers": "global", "in every layer": "layer"}
+ROUNDS = (1, 2)
+"""Times that Torch-Pruning prunes and trains; each round trains for its part of the epochs."""
 SPARSITY = 0.8
 LABELS = {
     "narrower": "uniformly narrower, from scratch, six times as long",
     "narrower, as long": "uniformly narrower, from scratch, as long",
-    "torch-pruning": "torch-pruning, l2 over all layers, trained as ours",
+    "torch-pruning": "torch-pruning, l2, trained as ours",
     "tfmot": "tfmot, 80 % zeros",
     "int8": "the net itself",
 }
@@ -126,33 +132,52 @@ class Nets:
             yield name, model
 
     def _torch_pruned(self, seed: int) -> Iterable[tuple[str, keras.Model]]:
+        for target in TARGETS:
+            for label, scope in SCOPES.items():
+                for rounds in ROUNDS:
+                    model = self._prune_in_rounds(scope, target, rounds, seed)
+                    yield f"{target:g}x {label} in {rounds}", model
+
+    def _prune_in_rounds(self, scope: str, target: float, rounds: int, seed: int) -> keras.Model:
+        """Prune with Torch-Pruning and train, several times.
+
+        Each round keeps the same share of the MACs, where the iterative mode of Torch-Pruning
+        removes the same number of channels.
+        """
         import keras
 
+        from benchmarks._repair import macs_of, torch_pruned
         from compress.data import sample_inputs
         from compress.distillation import distill
         from compress.model.copies import copy_model
         from compress.prune.recalibrate import recalibrate
 
-        for target, cut in self._cuts.items():
-            model = copy_model(cut)
-            keras.utils.set_random_seed(seed)
+        keras.utils.set_random_seed(seed)
+        settings = ShrinkTraining()
+        epochs = settings.count_epochs(settings.count_steps(len(self.data.train)))
+        settings = replace(settings, epochs=epochs // rounds)
+        model = self._first_cuts[scope, target ** (1 / rounds)]
+        for round in range(rounds):
+            if round:
+                left = target ** ((round + 1) / rounds) * macs_of(self.dense) / macs_of(model)
+                cuts = torch_pruned(self._variants, (left,), (scope,), model)
+                ((model, _),) = cuts.values()
+            model = copy_model(model)
             recalibrate(model, sample_inputs(self.data, EXAMPLES, seed), BATCHES, seed=seed)
             distill(
-                model, self.dense, self.data, DistillOptions(), finetune=ShrinkTraining(),
+                model, self.dense, self.data, DistillOptions(), finetune=settings,
                 device=self.device, seed=seed,
             )  # fmt: skip
-            yield f"{target:g}x", model
+        return model
 
     @cached_property
-    def _cuts(self) -> dict[float, keras.Model]:
-        """What Torch-Pruning leaves of the dense net, by target: the same for every seed."""
+    def _first_cuts(self) -> dict[tuple[str, float], keras.Model]:
+        """The nets that Torch-Pruning makes of the dense one, by scope and share, for all seeds."""
         from benchmarks._repair import torch_pruned
 
-        return {
-            target: model
-            for (name, target), (model, _) in torch_pruned(self._variants, TARGETS).items()
-            if name == "torch-pruning global"
-        }
+        shares = sorted({target ** (1 / rounds) for target in TARGETS for rounds in ROUNDS})
+        cuts = torch_pruned(self._variants, shares, tuple(SCOPES.values()))
+        return {(record["scope"], target): model for (_, target), (model, record) in cuts.items()}
 
     def _sparse(self, seed: int) -> Iterable[tuple[str, keras.Model]]:
         with tempfile.TemporaryDirectory() as folder:
@@ -302,44 +327,86 @@ def best_of_ours(files: Mapping[str, Mapping[str, float]], name: str) -> str | N
     return max(ours, key=lambda name: ours[name]) if ours else None
 
 
+def mean_of(by_seed: Iterable[Files], name: str, field: str) -> Mean:
+    """Return the mean of a fact about the files of a name."""
+    return Mean.of([files[name][field] for files in by_seed if name in files])
+
+
+def select_settings(by_seed: Sequence[Files]) -> list[str]:
+    """Return the names of files: Torch-Pruning's at each share's best setting, and all others."""
+    best: dict[tuple[str, ...], str] = {}
+    for name in dict.fromkeys(name for files in by_seed for name in files):
+        key: tuple[str, ...] = (name,)
+        if name.startswith("torch-pruning, "):
+            _, share, format = name.split(", ")
+            key = (share.partition(" ")[0], format)
+        other = best.setdefault(key, name)
+        if mean_of(by_seed, name, "val").mean > mean_of(by_seed, other, "val").mean:
+            best[key] = name
+    return list(best.values())
+
+
 def equal(result: dict[str, Any]) -> str | None:
     """Return the table of the others' files, each beside our best one that takes no more time."""
-    by_seed = points(result)
+    by_seed = list(points(result).values())
     if not by_seed:
         return None
-    names = list(dict.fromkeys(name for files in by_seed.values() for name in files))
+    names = select_settings(by_seed)
     rows = []
     for way, label in LABELS.items():
         for name in names:
-            if name.rsplit(", ", 2)[0] != way:
+            if name.rsplit(", ", 2)[0] != way or name == DENSE:
                 continue
-            theirs = [files[name] for files in by_seed.values() if name in files]
             pairs = [
                 (files[name]["test"], files[best])
-                for files in by_seed.values()
+                for files in by_seed
                 if name in files and (best := best_of_ours(files, name))
             ]
             _, share, format = name.rsplit(", ", 2)
-            if name == DENSE:
-                continue
             row: list[object] = [
                 label if way in ("int8", "tfmot") else f"{label}, {share}", format,
-                f"{np.mean([item['time'] for item in theirs]):.3f}x",
-                Mean.of([item["test"] for item in theirs]).percent(),
+                f"{mean_of(by_seed, name, 'time').mean:.3f}x",
+                f"{mean_of(by_seed, name, 'bytes').mean / 1000:.0f} kB",
+                mean_of(by_seed, name, "test").percent(),
             ]  # fmt: skip
-            if len(pairs) < len(theirs):
-                rows.append([*row, "none as fast", "", ""])
+            if len(pairs) < sum(name in files for files in by_seed):
+                rows.append([*row, "none as fast", "", "", ""])
                 continue
             ours = Mean.of([item["test"] for _, item in pairs])
             rows.append([
-                *row, f"{np.mean([item['time'] for _, item in pairs]):.3f}x", ours.percent(),
+                *row, f"{np.mean([item['time'] for _, item in pairs]):.3f}x",
+                f"{np.mean([item['bytes'] for _, item in pairs]) / 1000:.0f} kB", ours.percent(),
                 verdict(ours, Mean.of([value for value, _ in pairs])),
             ])  # fmt: skip
     peer = result["torch-pruning"]
     if not was_run(peer):
-        rows.append(["torch-pruning", f"not run: {peer['not run']}", *[""] * 5])
-    head = ["how", "format", "time left", "test accuracy", "shrink: time left",
-            "shrink: test accuracy", "ours less theirs, pp"]  # fmt: skip
+        rows.append(["torch-pruning", f"not run: {peer['not run']}", *[""] * 7])
+    head = ["how", "format", "time left", "file", "test accuracy", "shrink: time left",
+            "shrink: file", "shrink: test accuracy", "ours less theirs, pp"]  # fmt: skip
+    return table(head, rows)
+
+
+def list_settings(result: dict[str, Any]) -> str | None:
+    """Return the table of Torch-Pruning's settings, or None where there is but one."""
+    by_seed = list(points(result).values())
+    names = [
+        name
+        for name in dict.fromkeys(name for files in by_seed for name in files)
+        if name.startswith("torch-pruning, ") and name.endswith(", float32")
+    ]
+    best = select_settings(by_seed)
+    if len(names) == sum(name in best for name in names):
+        return None
+    rows = [
+        [
+            name.rsplit(", ", 2)[1], f"{mean_of(by_seed, name, 'time').mean:.3f}x",
+            mean_of(by_seed, name, "val").percent(), mean_of(by_seed, name, "test").percent(),
+            "yes" if name in best else "",
+        ]
+        for name in names
+    ]  # fmt: skip
+    head = ["share of the MACs, scope and rounds", "time left", "validation accuracy",
+            "test accuracy", "best"]  # fmt: skip
     return table(head, rows)
 
 
@@ -410,8 +477,8 @@ def _front(items: Sequence[Mapping[str, float]]) -> tuple[list[float], list[floa
 
 
 BENCHMARK = Benchmark(
-    "shrink_peers", __doc__, run, {"equal": equal}, arguments, peers=("torch-pruning",),
-    resumable=True, grows=("seeds", "ways"), picture=picture,
+    "shrink_peers", __doc__, run, {"equal": equal, "settings": list_settings}, arguments,
+    peers=("torch-pruning",), resumable=True, grows=("seeds", "ways"), picture=picture,
 )  # fmt: skip
 
 

@@ -6,12 +6,14 @@ own, which needs neither TensorFlow nor paretune:
     python3 -m venv /tmp/tp
     /tmp/tp/bin/pip install torch torchvision torch-pruning==1.6.1
     /tmp/tp/bin/python benchmarks/peers/torch_pruning_cut.py --weights resnet20.npz \\
-        --data fashion.npz --targets 0.5,0.25,0.125 --out FOLDER
+        --data fashion.npz --targets 0.5,0.25,0.125 \\
+        --scopes global,layer --out FOLDER
 
 The ported network must give Keras's logits and accuracies before anything is pruned. Global
-magnitude pruning in one step, and the same share of every layer, come to each target in
-Torch-Pruning's own count of operations. The folder gets "cut.json" and, of each network, an archive
-of its weights under Keras's names: what follows is done to all networks in Keras.
+magnitude pruning in one step, and the same share of every layer, reach each target in
+Torch-Pruning's own count of operations. The folder gets "cut.json" and, for each network, an
+archive of its weights under Keras's names: all networks are trained in Keras. A network that was
+pruned before can be pruned again, which makes the pruning iterative.
 """
 
 from __future__ import annotations
@@ -36,33 +38,39 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 THREADS = 2
-WIDTHS, BLOCKS, CLASSES, SIZE = (16, 32, 64), 3, 10, 28
+STAGES, BLOCKS, CLASSES, SIZE = 3, 3, 10, 28
 EVALUATION_BATCH = 1000
 ROUND_TO = 4
 SCOPES = {"global": True, "layer": False}
 
 
-class ResNet20(nn.Module):
-    """The network of `benchmarks/resnet20.py`, whose layers have the same names."""
+Arrays = dict[str, npt.NDArray[np.generic]]
 
-    def __init__(self) -> None:
+
+class ResNet20(nn.Module):
+    """The network of `benchmarks/resnet20.py`, whose layers have the same names.
+
+    Args:
+        weights: Keras's, by path; their shapes give the channel counts.
+    """
+
+    def __init__(self, weights: Arrays) -> None:
         super().__init__()
-        self.add("conv0", "bn0", 1, WIDTHS[0], 3, 1)
+        self.add("conv0", "bn0", weights, 1)
         self.blocks: list[str] = []
-        before = WIDTHS[0]
-        for stage, width in enumerate(WIDTHS, 1):
+        for stage in range(1, STAGES + 1):
             for block in range(1, BLOCKS + 1):
                 name, stride = f"s{stage}b{block}", 2 if stage > 1 and block == 1 else 1
                 self.blocks.append(name)
                 if stride != 1:
-                    self.add(f"{name}_proj", f"{name}_proj_bn", before, width, 1, stride)
-                self.add(f"{name}_conv1", f"{name}_bn1", before, width, 3, stride)
-                self.add(f"{name}_conv2", f"{name}_bn2", width, width, 3, 1)
-                before = width
-        self.logits = nn.Linear(before, CLASSES)
+                    self.add(f"{name}_proj", f"{name}_proj_bn", weights, stride)
+                self.add(f"{name}_conv1", f"{name}_bn1", weights, stride)
+                self.add(f"{name}_conv2", f"{name}_bn2", weights, 1)
+        self.logits = nn.Linear(len(weights["logits/kernel"]), CLASSES)
 
-    def add(self, conv: str, norm: str, inputs: int, width: int, size: int, stride: int) -> None:
+    def add(self, conv: str, norm: str, weights: Arrays, stride: int) -> None:
         """Add a convolution and its batch normalization, with Keras's constants."""
+        size, _, inputs, width = weights[f"{conv}/kernel"].shape
         # what "same" pads for stride 2 is added in `normalized`
         padding = size // 2 if stride == 1 else 0
         self.add_module(conv, nn.Conv2d(inputs, width, size, stride, padding, bias=False))
@@ -88,7 +96,6 @@ class ResNet20(nn.Module):
         return result
 
 
-Arrays = dict[str, npt.NDArray[np.generic]]
 Candidate = tuple[float, ResNet20]
 
 
@@ -97,6 +104,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True, help="archive of weights")
     parser.add_argument("--data", type=Path, required=True, help="archive of examples")
     parser.add_argument("--targets", required=True, help="shares of the operations, with commas")
+    parser.add_argument("--scopes", required=True, help="global, layer, or both with a comma")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     arguments = parser.parse_args()
     torch.set_num_threads(THREADS)
@@ -108,8 +116,8 @@ def main() -> None:
     record: dict[str, Any] = {
         "versions": versions(), "dense": verified(dense, weights, data), "variants": [],
     }  # fmt: skip
-    for scope, together in SCOPES.items():
-        way = partial(one_shot, round_to=ROUND_TO, together=together)
+    for scope in arguments.scopes.split(","):
+        way = partial(one_shot, round_to=ROUND_TO, together=SCOPES[scope])
         for target in map(float, arguments.targets.split(",")):
             began = time.perf_counter()
             ratio, model = chosen(dense, way(dense), target)
@@ -159,7 +167,7 @@ def tensors(archive: Arrays) -> dict[str, Tensor]:
 
 def ported(weights: Arrays) -> ResNet20:
     """Build the network with Keras's weights, in inference mode."""
-    model = ResNet20().eval()
+    model = ResNet20(weights).eval()
     state = model.state_dict()
     for layer, module in model.named_children():
         if isinstance(module, nn.Conv2d):
@@ -235,7 +243,9 @@ def one_shot(dense: ResNet20, round_to: int | None, together: bool = True) -> It
         round_to: What numbers of channels must be a multiple of.
         together: One ranking of all layers; else the same share of every layer.
     """
-    total = (BLOCKS + 1) * sum(WIDTHS)  # a stage's blocks share one set and have one each
+    # a stage's blocks share the channels that they add to, and have those between their
+    # convolutions each
+    total = sum(count for name, count in channels(dense).items() if not name.endswith("_conv2"))
     for removed in range(1, total):
         ratio = (removed - 0.5) / total  # the pruner rounds what it keeps down
         model = copy.deepcopy(dense)
