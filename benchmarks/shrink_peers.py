@@ -1,17 +1,17 @@
 """A ResNet-20 made faster by `shrink` and by others: quality at equal measured time.
 
     [TORCH_PRUNING_PYTHON=PYTHON] python -m benchmarks.shrink_peers [--seeds 0,1,2]
-        [--ways "shrink,narrower, as long"] [--resume FILE]
+        [--ways shrink,narrower] [--resume FILE]
 
 All begin with the net in benchmarks/nets (Fashion-MNIST), but those that are trained from scratch.
 
 - `shrink`: each file of the front of `shrink(net, data)`, no goal, no other option.
 - `narrower`: every layer as much narrower, from scratch, trained as the net itself was (twelve
-  epochs with flips): six times as long as the others. `narrower, as long`: for as long as them.
+  epochs with flips): six times as long as the others.
 - `torch-pruning`: l2 down to shares of the MACs, statistics re-estimated, then trained as `shrink`
   trains what it has cut, with the same teacher. Each share is reached over all layers and with the
-  same share of every layer, in one round and in two, each followed by half of the epochs. The
-  tables show the setting that is best on validation data.
+  same share of every layer, in one round and in two, each followed by half of the epochs. For each
+  share, validation data of the first seed select the setting; the other seeds have no other one.
 - `tfmot`: 80 % zeros, pruned while it is trained for two epochs with flips.
 - `int8`: the net itself.
 
@@ -26,7 +26,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import shutil
 import tempfile
 import time
@@ -48,7 +47,6 @@ from compress.plan import (
     ExportOptions,
     LatencyOptions,
     Plan,
-    TrainSettings,
     WeightOptions,
 )
 from compress.plan.shrink import ShrinkTraining
@@ -57,12 +55,10 @@ if TYPE_CHECKING:
     import keras
     from matplotlib.figure import Figure
 
-    from compress.data import Dataset
-
 NET = ROOT / "benchmarks" / "nets" / "resnet20.keras"
 PLACE = ROOT / "runs" / "benchmarks" / "shrink_peers"
 DENSE = "int8, itself, float32"
-WIDTHS = {"0.71x": (12, 24, 44), "0.5x": (8, 16, 32), "0.37x": (6, 12, 24)}
+WIDTHS = {"0.5x": (8, 16, 32), "0.37x": (6, 12, 24)}
 """By their share of the channels; layers of some runtimes like multiples of four."""
 TARGETS = (0.5, 0.25, 0.125)
 """Of Torch-Pruning, shares of the MACs."""
@@ -72,7 +68,6 @@ ROUNDS = (1, 2)
 SPARSITY = 0.8
 LABELS = {
     "narrower": "uniformly narrower, from scratch, six times as long",
-    "narrower, as long": "uniformly narrower, from scratch, as long",
     "torch-pruning": "torch-pruning, l2, trained as ours",
     "tfmot": "tfmot, 80 % zeros",
     "int8": "the net itself",
@@ -102,41 +97,41 @@ class Nets:
         """The net that is made faster."""
         return self._variants.dense
 
-    def made(self, way: str, seed: int) -> Iterable[tuple[str, keras.Model]]:
-        """Yield names and nets of a way."""
-        from benchmarks.resnet20 import DENSE as DENSE_SETTINGS
-        from benchmarks.resnet20 import with_flips
-
+    def made(
+        self, way: str, seed: int, settings: Sequence[str] | None = None
+    ) -> Iterable[tuple[str, keras.Model]]:
+        """Yield names and nets of a way; `settings`: those of Torch-Pruning, by default all."""
         if way == "narrower":
-            return self._narrower(with_flips(self.data), DENSE_SETTINGS, seed)
-        if way == "narrower, as long":
-            return self._narrower(self.data, ShrinkTraining(), seed)
+            return self._narrower(seed)
         if way == "torch-pruning":
-            return self._torch_pruned(seed)
+            return self._torch_pruned(seed, settings)
         if way == "tfmot":
             return self._sparse(seed)
         return [("itself", self.dense)]
 
-    def _narrower(
-        self, data: Dataset, settings: TrainSettings, seed: int
-    ) -> Iterable[tuple[str, keras.Model]]:
+    def _narrower(self, seed: int) -> Iterable[tuple[str, keras.Model]]:
         import keras
 
-        from benchmarks.resnet20 import build
+        from benchmarks.resnet20 import DENSE as DENSE_SETTINGS
+        from benchmarks.resnet20 import build, with_flips
         from compress.train import train
 
+        data = with_flips(self.data)
         for name, widths in WIDTHS.items():
             keras.utils.set_random_seed(seed)
             model = build(widths)
-            train(model, data, settings, device=self.device, seed=seed)
+            train(model, data, DENSE_SETTINGS, device=self.device, seed=seed)
             yield name, model
 
-    def _torch_pruned(self, seed: int) -> Iterable[tuple[str, keras.Model]]:
+    def _torch_pruned(
+        self, seed: int, settings: Sequence[str] | None
+    ) -> Iterable[tuple[str, keras.Model]]:
         for target in TARGETS:
             for label, scope in SCOPES.items():
                 for rounds in ROUNDS:
-                    model = self._prune_in_rounds(scope, target, rounds, seed)
-                    yield f"{target:g}x {label} in {rounds}", model
+                    name = f"{target:g}x {label} in {rounds}"
+                    if settings is None or name in settings:
+                        yield name, self._prune_in_rounds(scope, target, rounds, seed)
 
     def _prune_in_rounds(self, scope: str, target: float, rounds: int, seed: int) -> keras.Model:
         """Prune with Torch-Pruning and train, several times.
@@ -185,8 +180,13 @@ class Nets:
             yield "80 %", self._variants.theirs(options, seed, Path(folder))[0]
 
 
-def files_of(nets: Nets, way: str, seed: int, place: Path) -> dict[str, dict[str, Any]]:
+def files_of(
+    nets: Nets, way: str, seed: int, place: Path, settings: Sequence[str] | None
+) -> dict[str, dict[str, Any]]:
     """Make the files of a way in a folder and evaluate each.
+
+    Args:
+        settings: Of Torch-Pruning; default: all.
 
     Returns:
         What is known of each file, by name.
@@ -203,7 +203,7 @@ def files_of(nets: Nets, way: str, seed: int, place: Path) -> dict[str, dict[str
     work = RunContext(
         nets.data, Plan(seed=seed, export=ExportOptions(formats=FORMATS)), nets.device
     )
-    for name, model in nets.made(way, seed):
+    for name, model in nets.made(way, seed, settings):
         stem = f"{way} {name}".replace(" ", "_").replace("%", "percent")
         made, refused = export_and_evaluate(Variant(model, stem, stem, "pruned"), work, folder)
         if refused:
@@ -234,7 +234,7 @@ def _facts(item: Any, place: Path) -> dict[str, Any]:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     def names(text: str) -> tuple[str, ...]:
-        given = tuple(re.split(r",(?! )", text))  # one of the names holds a comma itself
+        given = tuple(text.split(","))
         if unknown := set(given) - set(WAYS):
             raise argparse.ArgumentTypeError(f"must be among {', '.join(WAYS)}: {unknown}")
         return given
@@ -264,13 +264,31 @@ def run(given: argparse.Namespace, stored: Stored) -> None:
             if way != "shrink":
                 shutil.rmtree(place, ignore_errors=True)
             began = time.perf_counter()
-            files = files_of(nets, way, seed, place)
+            others = {other: run_ for other, run_ in runs.items() if other != key}
+            files = files_of(nets, way, seed, place, best_settings(others))
             runs[key] = {"seconds": time.perf_counter() - began, "files": files}
             print(key, json.dumps({name: item["test"] for name, item in files.items()}), flush=True)
             stored.save()
         times[f"seed {seed}"] = timed(files_by_name(runs, seed), PLACE / f"{seed}")
         stored.save()
         shutil.rmtree(PLACE / f"{seed}", ignore_errors=True)
+
+
+def best_settings(runs: Mapping[str, Any]) -> list[str] | None:
+    """Return Torch-Pruning's best setting at each share of the MACs; None: it has not yet run.
+
+    Validation accuracy of the first seed's float32 files selects.
+    """
+    keys = [key for key in runs if key.startswith("torch-pruning, ")]
+    if not keys:
+        return None
+    best: dict[str, tuple[float, str]] = {}
+    for name, item in runs[keys[0]]["files"].items():
+        _, setting, format = name.split(", ")
+        share = setting.partition(" ")[0]
+        if format == "float32" and item["val"] > best.get(share, (-1.0, ""))[0]:
+            best[share] = item["val"], setting
+    return [setting for _, setting in best.values()]
 
 
 def files_by_name(runs: Mapping[str, Any], seed: int) -> dict[str, Any]:
@@ -332,37 +350,26 @@ def mean_of(by_seed: Iterable[Files], name: str, field: str) -> Mean:
     return Mean.of([files[name][field] for files in by_seed if name in files])
 
 
-def select_settings(by_seed: Sequence[Files]) -> list[str]:
-    """Return the names of files: Torch-Pruning's at each share's best setting, and all others."""
-    best: dict[tuple[str, ...], str] = {}
-    for name in dict.fromkeys(name for files in by_seed for name in files):
-        key: tuple[str, ...] = (name,)
-        if name.startswith("torch-pruning, "):
-            _, share, format = name.split(", ")
-            key = (share.partition(" ")[0], format)
-        other = best.setdefault(key, name)
-        if mean_of(by_seed, name, "val").mean > mean_of(by_seed, other, "val").mean:
-            best[key] = name
-    return list(best.values())
-
-
 def equal(result: dict[str, Any]) -> str | None:
     """Return the table of the others' files, each beside our best one that takes no more time."""
     by_seed = list(points(result).values())
     if not by_seed:
         return None
-    names = select_settings(by_seed)
+    names = list(dict.fromkeys(name for files in by_seed for name in files))
+    settings = best_settings(result["runs"])
     rows = []
     for way, label in LABELS.items():
         for name in names:
             if name.rsplit(", ", 2)[0] != way or name == DENSE:
+                continue
+            _, share, format = name.rsplit(", ", 2)
+            if way == "torch-pruning" and share not in (settings or ()):
                 continue
             pairs = [
                 (files[name]["test"], files[best])
                 for files in by_seed
                 if name in files and (best := best_of_ours(files, name))
             ]
-            _, share, format = name.rsplit(", ", 2)
             row: list[object] = [
                 label if way in ("int8", "tfmot") else f"{label}, {share}", format,
                 f"{mean_of(by_seed, name, 'time').mean:.3f}x",
@@ -387,27 +394,21 @@ def equal(result: dict[str, Any]) -> str | None:
 
 
 def list_settings(result: dict[str, Any]) -> str | None:
-    """Return the table of Torch-Pruning's settings, or None where there is but one."""
-    by_seed = list(points(result).values())
-    names = [
-        name
-        for name in dict.fromkeys(name for files in by_seed for name in files)
-        if name.startswith("torch-pruning, ") and name.endswith(", float32")
-    ]
-    best = select_settings(by_seed)
-    if len(names) == sum(name in best for name in names):
-        return None
+    """Return the table of Torch-Pruning's settings in the first seed, or None without them."""
+    best = best_settings(result["runs"])
+    files = next(iter(points(result).values()), {})
     rows = [
         [
-            name.rsplit(", ", 2)[1], f"{mean_of(by_seed, name, 'time').mean:.3f}x",
-            mean_of(by_seed, name, "val").percent(), mean_of(by_seed, name, "test").percent(),
-            "yes" if name in best else "",
+            setting, f"{item['time']:.3f}x", f"{100 * item['val']:.2f} %",
+            f"{100 * item['test']:.2f} %", "yes" if setting in (best or ()) else "",
         ]
-        for name in names
+        for name, item in files.items()
+        if name.startswith("torch-pruning, ") and name.endswith(", float32")
+        for _, setting, _ in [name.split(", ")]
     ]  # fmt: skip
     head = ["share of the MACs, scope and rounds", "time left", "validation accuracy",
             "test accuracy", "best"]  # fmt: skip
-    return table(head, rows)
+    return table(head, rows) if rows else None
 
 
 def picture(result: dict[str, Any]) -> Figure:
