@@ -76,9 +76,9 @@ class Workers:
         """See `compress.shrinking.candidate_builder.TrainerPool.check`."""
         if self.engine == LOCAL_ENGINE and count_gpus(plan.device):
             raise InputError(
-                "workers must be of a Ray cluster where nets are trained on a GPU: this machine's "
-                "own is taken by the process that repairs and judges. Received: engine local. "
-                "Leave workers out, or give engine ray."
+                "workers must be of a Ray cluster where models are trained on a GPU: this "
+                "machine's GPU is used by the process that reconstructs and evaluates them. "
+                "Received: engine local. Leave workers out, or give engine ray."
             )
         ENGINES.require_installed(self.engine)
         self._spec = ENGINES[self.engine].allocate_workers(self._build_request(plan))
@@ -99,12 +99,12 @@ class Workers:
         data = job.context.data
         if data.compiled:
             raise InputError(
-                "Nets that workers train must be evaluated with a task of their own: they know no "
-                f"compiled model. Received: task {job.plan.data.task}. Give a task, or leave "
-                "workers out."
+                "Models that workers train must be evaluated by a task, because workers do not "
+                f"have the compiled loss. Received: task {job.plan.data.task}. Give another task, "
+                "or leave workers out."
             )
         search_folder = SearchFolder(folder.path)
-        LOG.info("nets are trained on %s: %d worker(s)", spec.location, spec.count)
+        LOG.info("models are trained on %s: %d worker(s)", spec.location, spec.count)
         # the files of the data do not store the loss weights of several outputs
         has_loss_weights = bool(data.outputs)
         engine: Engine = ENGINES[self.engine]
@@ -116,8 +116,9 @@ class Workers:
         ):
             if handed_over and not list_shared_files(search_folder.shared):
                 raise RunFailed(
-                    "Data that were handed over must be written for the workers: "
-                    f"{unshared or 'they are no arrays'}. Name them (--data), or leave workers out."
+                    "Data passed in Python must be arrays, which are written to files for the "
+                    f"workers. Received: {unshared or 'no arrays'}. Name a file or a folder as "
+                    "data, or leave workers out."
                 )
             yield ShrinkTrainers(job, folder, pool, spec.count, self.display)
 

@@ -179,8 +179,7 @@ class BenchResult(DisplayableResult):
 
 def _describe_comparison(old: Timing, new: Timing) -> str:
     """Return the configuration of a comparison: "litert file, 1 thread"."""
-    against_text = "" if old.format == new.format else f" against {old.format}"
-    return new.configuration + against_text
+    return new.configuration + ("" if old.format == new.format else f" against {old.format}")
 
 
 def describe_speedup(old: Timing, new: Timing) -> str:

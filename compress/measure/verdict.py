@@ -259,8 +259,7 @@ class Outcome(Record):
     def title(self) -> str:
         """The goal, and whether it was met."""
         state = self.state or (MET if self.met else MISSED)
-        head = "GOAL MISSED" if state == MISSED else f"goal {state}"
-        return f"{head}: {self.goal}"
+        return f"{'GOAL MISSED' if state == MISSED else f'goal {state}'}: {self.goal}"
 
 
 def find_worst_state(states: list[str]) -> str:

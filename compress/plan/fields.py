@@ -51,7 +51,7 @@ def option(
         flat_name: Name outside its section, in Python and, with dashes, on the command line; the
             default is the name of the field. It is the field's name behind the section's topic
             ("channel_scope"), or the section's own name.
-        extendable: Whether the value may change when a run is resumed (a budget, for example).
+        extendable: Whether the value may change when a run is resumed (workers, for example).
         least, most: Inclusive bounds of an integer; checked by `validate_fields`.
         why: Reason for `most`.
         unit: Unit of a number without a unit: "bytes" for a size, "minutes" or "seconds" for a

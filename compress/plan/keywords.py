@@ -219,6 +219,7 @@ SHRINK = Keywords(
             *(f"weights.{item.name}" for item in fields(WeightOptions)),
         }
     ),
+    removed={"crew": "Give workers=paretune.Workers(4)."},
 )
 
 FUNCTIONS = [

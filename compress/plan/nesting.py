@@ -200,7 +200,7 @@ def merge_nested(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[st
 
 
 def list_forbidden_changes(old: PlanT, new: PlanT) -> list[str]:
-    """Return the changed fields, with both values, that must not change when a run is resumed.
+    """Return the changed options, with both values, that must not change when a run is resumed.
 
     Args:
         old: Plan of the run.
@@ -211,7 +211,9 @@ def list_forbidden_changes(old: PlanT, new: PlanT) -> list[str]:
         before, after = read_field(old, leaf), read_field(new, leaf)
         is_decided = leaf.left_open is None or leaf.left_open not in (before, after)
         if before != after and is_decided and not leaf.extendable:
-            differences.append(f"{leaf.path} was {to_plain(before)!r}, now {to_plain(after)!r}")
+            differences.append(
+                f"{leaf.flat_name} was {to_plain(before)!r}, now {to_plain(after)!r}"
+            )
     return differences
 
 

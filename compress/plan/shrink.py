@@ -81,7 +81,7 @@ class GoalLimits:
             self.max_drop,
         )
         if self.max_drop is not None:
-            require(self.max_drop >= 0, "max_drop", "be at least 0 points", self.max_drop)
+            require(self.max_drop >= 0, "max_drop", "be at least 0", self.max_drop)
 
     @property
     def seconds(self) -> float | None:

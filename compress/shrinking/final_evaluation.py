@@ -413,7 +413,7 @@ def describe_rounding_loss(
     lost = sorted((item for item in losses if item[0] > LOST), reverse=True)
     if not lost:
         return ""
-    listed = ", ".join(f"{name} ({points:.1f} points)" for points, name in lost[:MAX_LISTED])
+    listed = ", ".join(f"{name} ({points:.1f} pp)" for points, name in lost[:MAX_LISTED])
     more = f" and {len(lost) - MAX_LISTED} more" if len(lost) > MAX_LISTED else ""
     return (
         f"rounding alone makes {SELECTION_FORMAT} files worse by validation {constraint.metric}: "

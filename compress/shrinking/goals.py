@@ -144,6 +144,18 @@ class MetricConstraint:
         """Largest allowed drop, in the unit of `max_drop`; None: no constraint."""
         return None if self.floor is None else self.compute_drop(self.floor)
 
+    def describe_change(self, value: float) -> str:
+        """Return the metric's change and the limit: "validation accuracy -0.62 pp (limit -0.5 pp)".
+
+        Args:
+            value: Value of the metric.
+        """
+        limit = f" ({self.limit.describe(self.metric)})" if self.limit else ""
+        return (
+            f"validation {self.metric} "
+            f"{formatting.format_change(self.metric, value - self.original)}{limit}"
+        )
+
     def is_met(self, value: float) -> bool:
         """Return whether a value of the metric meets the constraint.
 

@@ -294,13 +294,16 @@ class Planner:
     def _is_worth_training(self, candidate: Candidate, is_required: bool) -> bool:
         if candidate.stage == TRAINED or self.epochs == 0 or candidate.whole:
             return False
-        allowed, metric = self.constraint.allowed_drop, self.constraint.metric
-        drop = self.constraint.compute_drop(candidate.get_best(metric))
+        allowed, value = (
+            self.constraint.allowed_drop,
+            candidate.get_best(self.constraint.metric),
+        )
+        drop = self.constraint.compute_drop(value)
         if is_required or allowed is None or drop <= FAR * allowed + POINTS:
             return True
         self.notes.append(
-            f"{candidate.name} was not trained: repaired it loses {drop:.1f} points of validation "
-            f"{metric}, where {allowed:.3g} may be lost"
+            f"{candidate.name} was not trained: after reconstruction "
+            f"{self.constraint.describe_change(value)}"
         )
         return False
 
@@ -366,14 +369,14 @@ def train_longer(planner: Planner, candidates: Sequence[Candidate]) -> list[Cand
         # an upper bound: the time of the first includes its selection and reconstruction
         seconds = LONGER_TIMES * best.seconds
         description = (
-            f"{best.name} loses {drop:.2f} points of validation {constraint.metric} after "
-            f"{best.epochs} epochs, where {allowed:.3g} may be lost"
+            f"{best.name} after {best.epochs} epochs: "
+            f"{constraint.describe_change(best.get_best(constraint.metric))}"
         )
         if drop > LONGER_NEAR * allowed + LONGER_POINTS:
             break
         if seconds > LONGER_SECONDS:
             planner.notes.append(
-                f"{description}; more may bring it there, which would take about "
+                f"{description}; {epochs} epochs may meet it and take about "
                 f"{seconds / 60:.0f} min (estimated): --finetune-epochs {epochs}"
             )
             break
@@ -388,8 +391,8 @@ def train_longer(planner: Planner, candidates: Sequence[Candidate]) -> list[Cand
             break
         new_metric = retrained.get_best(constraint.metric)
         planner.notes.append(
-            f"{description}; trained anew for {retrained.epochs} it loses "
-            f"{constraint.compute_drop(new_metric):.2f}"
+            f"{description}; after {retrained.epochs} epochs: "
+            f"{constraint.describe_change(new_metric)}"
         )
         if new_metric <= best.get_best(constraint.metric):
             break

@@ -56,7 +56,7 @@ def shrink(
     groups: Any = None,
     time: Any = None,
     recipe: str | Path | None = None,
-    crew: TrainerPool | None = None,
+    workers: TrainerPool | None = None,
     on_progress: OnProgress = ignore_progress,
     **settings: Unpack[ShrinkSettings],
 ) -> ShrinkResult:
@@ -78,9 +78,10 @@ def shrink(
         time: Time of each example, (n,), for a split by time; see `as_dataset`.
         recipe: Name of a recipe ("mobile-int8", "twice-as-fast", "untrained"), or a TOML file
             written by `ShrinkResult.save_recipe`. Keywords override it; it excludes `plan`.
-        crew: Trainers of candidates in parallel: `paretune.Workers(4)`, or workers of a Ray
-            cluster; default: this process, one at a time. Without a budget the results are the
-            same up to the order of floating-point sums; with a budget more candidates are tried.
+        workers: Processes that train candidates in parallel: `paretune.Workers(4)`, or workers of
+            a Ray cluster; default: this process, one candidate at a time. Without a budget the
+            results are the same up to the order of floating-point sums; with a budget more
+            candidates are tried.
         on_progress: Callback invoked with (current step, completed share in [0, 1]).
         **settings: The goal (`latency=0.5`, `size="200KB"`, `macs=0.25`, `params="1M"`,
             `max_drop=1.0`, `min_metric=0.92`; none: a Pareto front), `budget="30m"`,
@@ -126,8 +127,8 @@ def shrink(
     plan = replace(plan, latency=replace(plan.latency, runtimes=timing))
     data_options: Mapping[str, Any] = SHRINK.sort_by_section(settings).get("data", {})
     user_data = UserData(data, val, test, data_options, groups, time)
-    if crew is not None:
-        crew.check(plan)
+    if workers is not None:
+        workers.check(plan)
 
     def check_job(job: CompressionJob) -> dict[str, str]:
         check_feasible(job.coupling, job.plan.channels)
@@ -147,7 +148,9 @@ def shrink(
                 job.context, on_progress=time_budget.record_progress(folder.spent, on_progress)
             )
         trainers_context = (
-            nullcontext() if crew is None else crew.open_trainers(job, folder, data is not None)
+            nullcontext()
+            if workers is None
+            else workers.open_trainers(job, folder, data is not None)
         )
         with trainers_context as trainers:
             planner = build_planner(job, folder, time_budget, trainers)

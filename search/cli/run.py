@@ -156,7 +156,7 @@ def shrink(
         result = shrink_model(
             model,
             plan=plan,
-            crew=workers,
+            workers=workers,
             on_progress=lambda text, share: progress.update_worker(0, text, share),
         )
     if save_recipe is not None:

@@ -183,7 +183,7 @@ class SearchPlan(Plan):
             "formats",
             "be without those that need more training or a search of their own beside a budget",
             ",".join(formats),
-            "Make these of a model of the front: paretune quantize, or paretune shrink.",
+            "Make these of a model of the front: paretune compress, or paretune shrink.",
         )
         require(
             not self.cluster.files,

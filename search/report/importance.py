@@ -70,8 +70,7 @@ class Importance:
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as dictionaries and numbers."""
-        shares = {name: vars(share) for name, share in self.shares.items()}
-        return {**vars(self), "shares": shares}
+        return {**vars(self), "shares": {name: vars(item) for name, item in self.shares.items()}}
 
 
 def compute_importances(

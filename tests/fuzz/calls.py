@@ -134,7 +134,7 @@ class Things:
         return [
             Target("shrink", {"model": model, "data": data, "macs": 0.6, "no_train": True,
                               "round_to": 2, "out": "shrunk", **fast},
-                   ("plan", "recipe", "crew", "on_progress", *parts, *options(keywords.SHRINK))),
+                   ("plan", "recipe", "workers", "on_progress", *parts, *options(keywords.SHRINK))),
             Target("compress_model", {"model": model, "data": data, "finetune_epochs": 0,
                                       "sparsity": 0.5, "out": "compressed", **fast},
                    ("plan", "on_progress", *parts, *options(keywords.COMPRESS_MODEL))),

@@ -52,7 +52,7 @@ def test_workers_train_what_one_process_trains(
     trained: Any, digits: Dataset, tmp_path: Path
 ) -> None:
     each = [
-        shrink(trained, digits, crew=Workers(count), out=tmp_path / str(count), **QUICK)
+        shrink(trained, digits, workers=Workers(count), out=tmp_path / str(count), **QUICK)
         for count in (1, 2)
     ]
     made, others = (kept(result) for result in each)
@@ -84,7 +84,7 @@ def test_workers_of_a_cluster(
     done = paretune("shrink", tmp_path / "m.keras", *words, *on, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     log = (tmp_path / "out" / "log.txt").read_text()
-    assert "nets are trained on a Ray cluster of 1 node(s)" in log
+    assert "models are trained on a Ray cluster of 1 node(s)" in log
     assert log.count("trained by worker") == 2
     assert {net.stage for net in nets(SimpleNamespace(folder=tmp_path / "out"))} == {TRAINED}  # type: ignore[arg-type]
 
@@ -193,7 +193,9 @@ def test_how_many_and_where() -> None:
 
 def test_a_gpu_of_this_machine_is_not_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("search.workers.count_gpus", lambda device: 1)
-    with pytest.raises(InputError, match="workers must be of a Ray cluster where nets are trained"):
+    with pytest.raises(
+        InputError, match="workers must be of a Ray cluster where models are trained"
+    ):
         Workers(2).check(from_flat(ShrinkPlan, {"macs": "0.5x"}))
 
 
@@ -202,19 +204,19 @@ class _Stream(Dataset):
 
 
 def test_data_that_workers_cannot_get(case: Any, folder: ShrinkFolder) -> None:
-    crew = Workers(2)
-    crew.check(case.plan)
+    workers = Workers(2)
+    workers.check(case.plan)
     own = {"output": SimpleNamespace(loss="x")}
     data = case.context.data
     case.context.data = replace(data, compiled=own)
     with (
-        pytest.raises(InputError, match="must be evaluated with a task of their own"),
-        crew.open_trainers(case, folder, True),
+        pytest.raises(InputError, match="must be evaluated by a task"),
+        workers.open_trainers(case, folder, True),
     ):
         pytest.fail("it was refused")
     case.context.data = _Stream(**{name: getattr(data, name) for name in data.__dataclass_fields__})
     with (
-        pytest.raises(RunFailed, match="they are no arrays. Name them"),
-        crew.open_trainers(case, folder, True),
+        pytest.raises(RunFailed, match="Received: no arrays. Name a file"),
+        workers.open_trainers(case, folder, True),
     ):
         pytest.fail("it was refused")

@@ -192,8 +192,7 @@ def is_loop_invariant(body: Graph, index: int) -> bool:
         body: Body of the loop.
         index: Index of the input, and of the output of the same variable.
     """
-    producers = body.find_producers()
-    return _find_source(body.outputs[index], producers) is body.inputs[index]
+    return _find_source(body.outputs[index], body.find_producers()) is body.inputs[index]
 
 
 def _find_source(tensor: Tensor, producers: dict[int, Operator]) -> Tensor:

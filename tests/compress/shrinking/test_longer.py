@@ -35,8 +35,9 @@ class TestLonger:
         }  # fmt: skip
         assert nets[-1].get_best("accuracy") == pytest.approx(0.895)
         assert made.notes == [
-            "m-latency0_5x-float32 loses 1.00 points of validation accuracy after 100 epochs, "
-            "where 0.5 may be lost; trained anew for 400 it loses 0.50"
+            "m-latency0_5x-float32 after 100 epochs: validation accuracy -1.00 pp "
+            "(at least 89.50 %); "
+            "after 400 epochs: validation accuracy -0.50 pp (at least 89.50 %)"
         ]
 
     def test_and_again_while_it_helps(self) -> None:
@@ -55,9 +56,9 @@ class TestLonger:
         made, _, nets = self.made(4.0)
         assert len(nets) == 2
         assert made.notes == [
-            "m-latency0_5x-float32 loses 1.00 points of validation accuracy after 100 epochs, "
-            "where 0.5 may be lost; more may bring it there, which would take about 68 min "
-            "(estimated): --finetune-epochs 400"
+            "m-latency0_5x-float32 after 100 epochs: validation accuracy -1.00 pp "
+            "(at least 89.50 %); "
+            "400 epochs may meet it and take about 68 min (estimated): --finetune-epochs 400"
         ]
 
     @pytest.mark.parametrize(
@@ -85,7 +86,7 @@ class TestLonger:
         monkeypatch.setattr(Builder, "train", worse)
         made, _, nets = self.made(4.0)
         assert len(nets) == 2
-        assert "trained anew for 400 it loses 2.00" in made.notes[0]
+        assert "after 400 epochs: validation accuracy -2.00 pp" in made.notes[0]
 
     def test_a_training_that_fails_leaves_the_recipes_nets(
         self, monkeypatch: pytest.MonkeyPatch

@@ -349,7 +349,7 @@ def test_what_a_budget_leaves_goes_into_variations(
 def test_another_goal_does_not_overwrite(
     halved: ShrinkResult, trained: Any, digits: Dataset
 ) -> None:
-    with pytest.raises(InputError, match=r"goal\.macs was '0\.5x', now '0\.4x'"):
+    with pytest.raises(InputError, match=r"macs was '0\.5x', now '0\.4x'"):
         shrink(trained, digits, macs=0.4, out=halved.folder, **QUICK)
 
 

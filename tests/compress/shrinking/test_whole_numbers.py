@@ -32,7 +32,7 @@ def test_what_rounding_alone_takes_is_told_with_what_can_be_done() -> None:
     bar = MetricConstraint("accuracy", 0.9, None)
     some = [net("a", 0.83, 0.70), net("b", 0.88, 0.875), net("c", 0.9, None), net("d", 0.9, 0.88)]
     told = describe_rounding_loss(bar, some, "float32")
-    assert "validation accuracy: a (13.0 points), d (2.0 points). Format int8-qat" in told
+    assert "validation accuracy: a (13.0 pp), d (2.0 pp). Format int8-qat" in told
     assert describe_rounding_loss(bar, some[1:3], "float32") == ""
     # the file may be better than the net's floats: nothing is lost
     assert describe_rounding_loss(bar, [net("e", 0.8, 0.85)], "float32") == ""
