@@ -32,7 +32,7 @@ def test_the_same_plan_may_come_back(tmp_path: Path) -> None:
     ("command", "values", "fact", "message"),
     [
         ("run", {"seed": 1}, "abc", "seed was 0, now 1"),
-        ("run", {"sparsity": 0.5}, "abc", "weights.sparsity was 0.8, now 0.5"),
+        ("run", {"sparsity": 0.5}, "abc", "sparsity was 0.8, now 0.5"),
         ("search", {}, "abc", "command was run, now search"),
         ("run", {}, "xyz", "data was 'abc', now 'xyz'"),
     ],
