@@ -163,9 +163,10 @@ def extract_reason(error: BaseException, limit: int = 300) -> str:
 def is_input_too_small(error: BaseException) -> bool:
     """Return whether a layer rejects its input because its output would be empty.
 
-    Keras and TensorFlow report a zero or negative dimension for such a convolution or pooling.
+    Which of Keras and TensorFlow notices it first, and so the words, differ with the processor.
     """
-    return "zero or negative" in str(error) or "egative dimension" in str(error)
+    reasons = ("zero or negative", "egative dimension", "an empty output", "spatial dimension")
+    return any(reason in str(error) for reason in reasons)
 
 
 def escape_unprintable(text: str) -> str:

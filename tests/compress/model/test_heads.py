@@ -31,3 +31,7 @@ def test_open_sizes_are_large_enough_for_strides() -> None:
     model = keras.Model(inputs, layers.Dense(2)(x))
     assert not is_probability_output(model, create_task("multiclass", 2))
     assert np.asarray(model(np.zeros((1, 64, 64, 3)))).shape == (1, 2)
+    # a cropping has words of its own for it
+    x = layers.Cropping2D(5)(inputs)
+    model = keras.Model(inputs, layers.Dense(2)(layers.GlobalMaxPooling2D()(x)))
+    assert not is_probability_output(model, create_task("multiclass", 2))
