@@ -3,6 +3,10 @@
     python -m benchmarks.run_front [--minutes 5] [--seeds 0,1,2] [--ways budget,hand,search,shrink]
         [--against CHECKOUT] [--data fashion_mnist] [--resume FILE]
 
+`--data diamonds` is a table of 53,794 rows: the cut (five classes) from 22 columns (seven measures,
+the colour and the clarity as columns of zeros and ones). It lies in the package plotnine, which
+need not work: `pip install --no-deps plotnine`.
+
 Each way has the same wall time on all cores, one after the other:
 
     budget   paretune run --budget
@@ -19,6 +23,7 @@ Shown: the hypervolume of test accuracy in [0.5, 1] and log latency in [1 us, 10
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import shutil
 import signal
@@ -51,6 +56,25 @@ TIMING_SECONDS = 60.0
 SPACE, PEERS = "front_net:net", ROOT / "benchmarks" / "peers"
 
 
+def write_diamonds(path: Path) -> None:
+    """Write the table of diamonds as arrays: a tenth validates, another one tests."""
+    import pandas
+
+    spec = importlib.util.find_spec("plotnine")
+    if spec is None or not spec.submodule_search_locations:
+        raise SystemExit("--data diamonds needs the package plotnine.")
+    table = pandas.read_csv(Path(spec.submodule_search_locations[0]) / "data" / "diamonds.csv")
+    table = table.drop_duplicates().sample(frac=1, random_state=0)
+    _, labels = np.unique(table.pop("cut"), return_inverse=True)
+    columns = pandas.get_dummies(table).astype("float32").to_numpy()
+    tenth, arrays = len(table) // 10, {}
+    for part, rows in {
+        "test": slice(tenth), "val": slice(tenth, 2 * tenth), "train": slice(2 * tenth, None)
+    }.items():  # fmt: skip
+        arrays |= {f"x_{part}": columns[rows], f"y_{part}": labels[rows]}
+    np.savez(path, **arrays)
+
+
 def run_paretune(words: list[str], seconds: float, folder: Path, tree: Path = ROOT) -> None:
     """Run a command of a checkout; it is interrupted when its time is over."""
     process = subprocess.Popen(
@@ -73,27 +97,29 @@ def list_front_models(folder: Path) -> list[Path]:
     return [SearchFolder(folder).get_shipped_path(name) for name in load_report(folder).front]
 
 
-def spend(way: str, seconds: float, seed: int, given: argparse.Namespace, folder: Path) -> None:
+def spend(
+    way: str, seconds: float, seed: int, source: str, folder: Path, against: Path = ROOT
+) -> None:
     """Spend the time on one way, whose .tflite files are then somewhere in the folder."""
     import paretune as pt
 
-    search = ["--data", given.data, "--space", SPACE, "--seed", str(seed), "--out", "run"]
+    search = ["--data", source, "--space", SPACE, "--seed", str(seed), "--out", "run"]
     if way == "budget":
         run_paretune(["run", *search, "--budget", f"{seconds:g}"], 2 * seconds, folder)
     elif way == "before":
         minutes = f"{0.6 * seconds / 60:g}"
         words = ["run", *search, "--trials", "100000", "--max-minutes", minutes]
-        run_paretune(words, seconds, folder, given.against)
+        run_paretune(words, seconds, folder, against)
     elif way == "search":
         minutes = f"{0.85 * seconds / 60:g}"
         words = ["search", *search, "--trials", "100000", "--max-minutes", minutes]
         run_paretune(words, 0.95 * seconds, folder)  # the last trials may take long
         for model in list_front_models(folder / "run"):
-            pt.export(model, folder / "files" / model.stem, data=given.data)
+            pt.export(model, folder / "files" / model.stem, data=source)
     elif way == "hand":
         from compress.data import load_data
 
-        data = load_data(given.data)
+        data = load_data(source)
         parts = {}
         for part in ("train", "val"):
             parts[f"x_{part}"], parts[f"y_{part}"] = data.inputs(part), data.split(part).y
@@ -106,10 +132,10 @@ def spend(way: str, seconds: float, seed: int, given: argparse.Namespace, folder
         (folder / "data.npz").unlink()
     else:
         began = time.monotonic()
-        model = train_baseline(given.data, 0.5 * seconds, seed)
+        model = train_baseline(source, 0.5 * seconds, seed)
         model.save(folder / "base.keras")
         left = seconds - (time.monotonic() - began)
-        words = ["shrink", "base.keras", "--data", given.data, "--budget", f"{left:g}", "--seed",
+        words = ["shrink", "base.keras", "--data", source, "--budget", f"{left:g}", "--seed",
                  str(seed), "--out", "run"]  # fmt: skip
         run_paretune(words, 2 * seconds, folder)
 
@@ -216,7 +242,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--ways", default="budget,hand,shrink,search", help="with commas")
-    parser.add_argument("--data", default="fashion_mnist", help="a value of --data")
+    parser.add_argument("--data", default="fashion_mnist", help="a value of --data, or diamonds")
     parser.add_argument("--against", type=Path, default=ROOT, help="checkout of the way 'before'")
     seed_list(parser)
 
@@ -228,14 +254,18 @@ def measure(given: argparse.Namespace, stored: Stored) -> None:
         if str(seed) in seeds:
             continue
         place = Path(tempfile.mkdtemp())
+        source = given.data
+        if source == "diamonds":
+            source = str(place / "diamonds.npz")
+            write_diamonds(Path(source))
         accuracies: dict[str, dict[str, float]] = {}
         seconds, schedules = {}, {}
         for way in given.ways.split(","):
             (place / way).mkdir()
             began = time.monotonic()
-            spend(way, 60 * given.minutes, seed, given, place / way)
+            spend(way, 60 * given.minutes, seed, source, place / way, given.against)
             seconds[way] = time.monotonic() - began
-            accuracies[way] = evaluate_files(place / way, given.data)
+            accuracies[way] = evaluate_files(place / way, source)
             schedules[way] = summarize_schedule(place / way)
             print(
                 f"seed {seed}, {way}: {seconds[way]:.0f} s, {len(accuracies[way])} files",

@@ -1,4 +1,7 @@
-"""The search space of run_front.py, for every way and every checkout: a chain of convolutions."""
+"""The search space of run_front.py, for every way and every checkout.
+
+Images: a chain of convolutions. Tables: a chain of dense layers.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import Any
 import numpy as np
 
 WIDTHS = (8, 16, 24, 32, 48)
+UNITS = (16, 32, 64, 128, 256)
 
 
 def build_net(trial: Any, shape: Any, classes: int, keras: Any) -> Any:
@@ -14,12 +18,18 @@ def build_net(trial: Any, shape: Any, classes: int, keras: Any) -> Any:
 
     Args:
         trial: Optuna's trial.
-        shape: Of the images.
+        shape: Of the images, or (columns,).
         classes: Number of classes.
         keras: Keras 3, or tf_keras.
     """
     layers = keras.layers
     inputs = keras.Input(shape)
+    if len(shape) == 1:
+        x = inputs
+        for block in range(trial.suggest_int("blocks", 1, 4)):
+            x = layers.Dense(trial.suggest_categorical(f"units{block}", UNITS), use_bias=False)(x)
+            x = layers.ReLU()(layers.BatchNormalization()(x))
+        return keras.Model(inputs, layers.Softmax()(layers.Dense(classes)(x)))
     x = layers.Conv2D(trial.suggest_categorical("stem", WIDTHS), 3, padding="same", use_bias=False)(
         inputs
     )
@@ -42,7 +52,7 @@ baseline = {
     "stem": 16, "blocks": 3,
     **{f"{name}{block}": value for block in range(3)
        for name, value in {"filters": 32, "kernel": 3, "separable": False,
-                           "pool": block < 2}.items()},
+                           "pool": block < 2, "units": 128}.items()},
 }  # fmt: skip
 
 

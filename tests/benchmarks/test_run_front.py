@@ -39,6 +39,14 @@ def test_kernels_count_as_everywhere() -> None:
     assert count_macs(model).macs >= kernels + dense
 
 
+def test_a_table_gets_dense_layers() -> None:
+    trial = optuna.trial.FixedTrial(front_net.baseline)
+    model = front_net.build_net(trial, (22,), 5, keras)
+    kernels = 22 * 128 + 128 * 128 + 128 * 128 + 128 * 5
+    assert front_net.count_net_macs(model) == kernels
+    assert model.output_shape == (None, 5)
+
+
 def test_files_are_those_of_the_report_where_there_is_one(tmp_path: Path) -> None:
     for name in ("files/1.int8.tflite", "run/shrunk/7/exports/7.float32.tflite"):
         path = tmp_path / name
