@@ -10,14 +10,15 @@ need not work: `pip install --no-deps plotnine`.
 Each way has the same wall time on all cores, one after the other:
 
     budget   paretune run --budget
-    before   paretune run of the checkout, 60 % of the time for trials; ended when the time is over
+    before   paretune run of the checkout, 60 % of the time for trials; ended when the time is over.
+             The environment must have the packages that it needs (zstandard for 75b3d6c1)
     hand     Optuna's TPE with Keras's fit for 60 % of the time, then tfmot and int8 (peers/)
     shrink   the space's baseline trained for half of the time, then paretune shrink for the rest
     search   paretune search for 85 % of the time, then float32 and int8 files of its front
 
 All search one space, peers/front_net.py. Validation data select the files of each way; test data
 evaluate them here, at the end. All files of a seed are timed against each other in one session.
-Shown: the hypervolume of test accuracy in [0.5, 1] and log latency in [1 us, 10 ms].
+Shown: the hypervolume of test accuracy in [0.5, 1] and log latency in [0.1 us, 10 ms].
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -50,7 +52,7 @@ from search.scheduler.records import PRUNE, TUNE
 from search.scheduler.scheduler import Scheduler
 
 WAYS = ("budget", "before", "hand", "shrink", "search")
-LOWEST, REFERENCE = np.array([-1.0, -3.0]), np.array([-0.5, 1.0])
+LOWEST, REFERENCE = np.array([-1.0, -4.0]), np.array([-0.5, 1.0])
 """Best and worst of -accuracy and of the decimal logarithm of milliseconds."""
 TIMING_SECONDS = 60.0
 SPACE, PEERS = "front_net:net", ROOT / "benchmarks" / "peers"
@@ -110,6 +112,10 @@ def spend(
         minutes = f"{0.6 * seconds / 60:g}"
         words = ["run", *search, "--trials", "100000", "--max-minutes", minutes]
         run_paretune(words, seconds, folder, against)
+        # it goes on without what it cannot compress, and would be measured at its worst
+        missing = re.search(r"No module named .*", (folder / "log.txt").read_text())
+        if missing:
+            raise SystemExit(f"The checkout {against} lacks a package: {missing[0]}.")
     elif way == "search":
         minutes = f"{0.85 * seconds / 60:g}"
         words = ["search", *search, "--trials", "100000", "--max-minutes", minutes]
@@ -302,7 +308,7 @@ def front(result: dict[str, Any]) -> str:
             "-" if way == "budget" else verdict(means["budget"], means[way]),
             f"{len(files) / len(seeds):.0f}",
             "none" if best is None
-            else f"{100 * best['accuracy']:.2f} % at {1e3 * best['ms']:.0f} us",
+            else f"{100 * best['accuracy']:.2f} % at {1e3 * best['ms']:.3g} us",
             f"{np.mean([seed[way]['seconds'] for seed in seeds]):.0f} s",
         ])  # fmt: skip
     head = ["way", f"hypervolume after {result['minutes']:g} min", "budget against it, pp", "files",

@@ -19,13 +19,13 @@ from search.scheduler.records import EXPORT, PRUNE, TRIAL, TUNE, SizeResult, Ste
 
 
 def test_the_hypervolume_is_a_share_of_the_box() -> None:
-    # half of the height from 0.5 to 1, half of the width from 10 ms to 1 us in decades
-    assert run_front.volume([{"accuracy": 0.75, "ms": 0.1}]) == pytest.approx(0.25)
+    # half of the height from 0.5 to 1, two of the five decades from 10 ms to 0.1 us
+    assert run_front.volume([{"accuracy": 0.75, "ms": 0.1}]) == pytest.approx(0.2)
     assert run_front.volume([]) == 0
     assert run_front.volume([{"accuracy": 0.4, "ms": 0.1}]) == 0
     better = [{"accuracy": 0.75, "ms": 0.1}, {"accuracy": 1.0, "ms": 1.0}]
-    # above 0.75 another quarter of the width counts
-    assert run_front.volume(better) == pytest.approx(0.25 + 0.5 * 0.25)
+    # above 0.75 one decade counts
+    assert run_front.volume(better) == pytest.approx(0.2 + 0.5 * 0.2)
 
 
 def test_kernels_count_as_everywhere() -> None:
