@@ -110,3 +110,15 @@ def test_forecasts_are_shown_beside_their_results(tmp_path: Path) -> None:
     assert "2.00 pp" in told
     assert "35 of 52 s" in told
     assert run_front.list_forecasts({"seeds": {"0": {"budget": {}}}}) is None
+
+
+def test_a_checkout_that_lacks_a_package_is_not_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "log.txt"
+    monkeypatch.setattr(run_front, "run_paretune", lambda *_: None)
+    log.write_text("candidate 0001: validation accuracy 0.79\n")
+    run_front.spend("before", 300, 0, "digits", tmp_path)
+    log.write_text("0001 failed: No module named 'zstandard'\n")
+    with pytest.raises(SystemExit, match="lacks a package: No module named 'zstandard'"):
+        run_front.spend("before", 300, 0, "digits", tmp_path)

@@ -16,11 +16,6 @@ from search.cli._options import read_plan_file
 from tests.search.test_run import paretune
 
 
-def later(*case: Any) -> Any:
-    """A case of the slow part: each starts a process that loads TensorFlow."""
-    return pytest.param(*case, marks=pytest.mark.slow)
-
-
 def test_one_line_and_exit_2(tmp_path: Path) -> None:
     done = paretune("run", "--trials", "0", cwd=tmp_path)
     assert done.returncode == 2
@@ -28,6 +23,11 @@ def test_one_line_and_exit_2(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def later(*case: Any) -> Any:
+    """A case of the slow part: each starts a process that loads TensorFlow."""
+    return pytest.param(*case, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,7 @@ from typer.testing import CliRunner
 from search.cli import app
 
 found = importlib.util.find_spec
-before = sorted(Path(".").rglob("*"))
+before = set(Path(".").rglob("*"))
 results = {}
 for name, (words, missing, _) in json.load(sys.stdin).items():
     importlib.util.find_spec = lambda package, *rest: (
@@ -160,8 +160,8 @@ for name, (words, missing, _) in json.load(sys.stdin).items():
     )
     done = CliRunner().invoke(app, words)
     heavy = [module for module in ("tensorflow", "keras", "torch") if module in sys.modules]
-    new = sorted(str(path) for path in Path(".").rglob("*") if path not in before)
-    results[name] = [done.exit_code, done.stdout, done.stderr, heavy, new]
+    changed = sorted(map(str, before ^ set(Path(".").rglob("*"))))
+    results[name] = [done.exit_code, done.stdout, done.stderr, heavy, changed]
 print(json.dumps(results))
 """
 
@@ -204,11 +204,11 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[object]]
 
 @pytest.mark.parametrize("name", CASES)
 def test_it_is_told_without_tensorflow(name: str, results: dict[str, list[object]]) -> None:
-    code, out, said, heavy, new = results[name]
+    code, out, said, heavy, changed = results[name]
     assert isinstance(said, str)
     assert CASES[name][2] in said
     assert said.startswith("paretune: error: ")
     assert said.count("\n") == 1
     assert (code, out) == (2, "")
     assert heavy == []
-    assert new == []
+    assert changed == []
