@@ -133,7 +133,7 @@ class _TrainingRecord(TypedDict, total=False):
 
 
 class _RetrainingRecord(TypedDict):
-    """The record of a final training: name of the model and number of epochs."""
+    """The record of a final or further training: name of the model and number of epochs."""
 
     model: str
     epochs: int

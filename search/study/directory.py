@@ -23,6 +23,8 @@ COMPLETE, REJECTED, FAILED = "complete", "rejected", "failed"
 STOPPED, DUPLICATE = "stopped", "duplicate"
 LOST = "lost"
 """State of a placeholder record: the trial runs again under another number."""
+FURTHER_SUFFIX = ".further.json"
+"""End of the name of the record of a further training."""
 STATES = (COMPLETE, REJECTED, FAILED, STOPPED, DUPLICATE, LOST)
 
 
@@ -186,6 +188,8 @@ class SearchFolder(RunFolder):
         """Return all final trainings, in order of models and indices."""
         records = []
         for path in list_complete_files(self.final, ".json"):
+            if path.name.endswith(FURTHER_SUFFIX):
+                continue
             record = read_record(path, FinalTraining)
             check_record_name(path, build_final_name(record.model, record.place))
             records.append(record)
@@ -196,6 +200,11 @@ class SearchFolder(RunFolder):
         write_json(
             self.final / f"{build_final_name(record.model, record.place)}.json", record.to_json()
         )
+
+    def write_further(self, model: str, epochs: int) -> None:
+        """Write the number of epochs of a candidate's final `.keras` file, its trial included."""
+        content = {"model": model, "epochs": epochs}
+        write_json(self.final / f"{model}{FURTHER_SUFFIX}", content)
 
     def read_candidates(self) -> list[Candidate]:
         """Return all candidates that ended, in order of their numbers."""

@@ -164,6 +164,7 @@ def train_further(
     if not result.val[metric] > candidate.val[metric]:
         return trained, None
     save_model(convert_to_float32(model), folder.final / f"{name}.keras")
+    folder.write_further(name, len(candidate.history) + len(result.history))
     return trained, result.val[metric]
 
 

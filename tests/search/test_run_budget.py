@@ -60,7 +60,7 @@ def check_result(folder: Path) -> dict[str, Any]:
     )
     assert {"export", "continue"} <= {kind for kind, _, _ in done}
     trained_further = {
-        step["model"]: item["sizes"][0]["quality"]
+        step["model"]: (item["sizes"][0]["quality"], math.ceil(item["epochs"]))
         for step, item in ended
         if step["kind"] == "continue" and item["sizes"]
     }
@@ -75,7 +75,9 @@ def check_result(folder: Path) -> dict[str, Any]:
                 if row["model"] == item["model"]
                 and (row["variant"], row["format"]) == ("dense", "float32")
             ]  # fmt: skip
-            expected = trained_further.pop(item["model"])
+            expected, epochs = trained_further.pop(item["model"])
+            candidate = json.loads((folder / "candidates" / f"{item['model']}.json").read_text())
+            assert item["dense_epochs"] == len(candidate["history"]) + epochs
             assert original["val"]["accuracy"] == pytest.approx(expected, abs=0.005)  # one image
             assert f"/{item['model']}-continued/" in original["file"]
     assert not trained_further, "no model that was trained further is recorded"

@@ -12,6 +12,7 @@ from compress.core.device import Device
 from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.plan.nesting import from_flat
+from compress.run.origin import read_training
 from compress.train.predict import predict_logits
 from search.engines import Display
 from search.engines.jobs import create_final_jobs
@@ -41,6 +42,7 @@ def test_a_training_repeats_the_candidates(digits: Dataset, cpu: Device, tmp_pat
     choices = {**SPACES["mlp"].baseline(digits), **optimizers.build_baseline(plan, digits)}
     candidate = evaluate_trial(ask(0, choices), digits, plan, folder, cpu, silent)
     assert folder.get_shipped_path("0000") == folder.get_model_path("0000")
+    assert not [*folder.final.iterdir()]
     record = train_final(candidate, digits, plan, folder, cpu, silent)
     assert (record.val, record.best_epoch) == (candidate.val, candidate.best_epoch)
     assert (record.seed, record.epochs) == (candidate.seed, 2)
@@ -76,6 +78,13 @@ def test_a_better_model_of_further_training_is_kept(
     predicted = predict_logits(model, digits, "val").argmax(-1)
     assert quality == pytest.approx((predicted == digits.val.y).mean())
     assert folder.get_model_path("0000").read_bytes() == before
+    # so that a report can say how long the model was trained: in its trial and afterwards
+    folder.data.write_text("{}")  # the models of a run without it are not its own
+    trial_epochs = len(candidate.history)
+    assert trial_epochs > 0
+    assert read_training(folder.get_model_path("0000")).epochs == trial_epochs
+    assert read_training(folder.get_shipped_path("0000")).epochs == trial_epochs + 4
+    assert not folder.read_finals()
 
     # it begins with the candidate's weights: an epoch from new ones leads less far; a time limit
     # ends it long before the fourth epoch
