@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import real_size, repair_models, repair_resnet20, repair_weights
+from benchmarks import real_size, repair_models, repair_resnet20, repair_vit, repair_weights
 from benchmarks._repair import (
     WAYS,
     by_name,
@@ -84,6 +84,68 @@ def test_rows_of_a_gram_matrix_are_all_positions() -> None:
     assert set(found) == {"first", "second", "last"}
     np.testing.assert_allclose(found["first"], [[3 * 36]])  # ones of three images of 36 pixels
     np.testing.assert_allclose(found["second"][:2, :2], found["second"][2:, 2:])
+
+
+# -- CORP ----------------------------------------------------------------------------------
+
+
+def repeated_attention() -> Any:
+    """A block in which later columns follow from earlier ones: hidden 4 to 7, queries 2 and 3."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((5, 6))
+    attention = keras.layers.MultiHeadAttention(2, 4, name="b1_attention")
+    x = keras.layers.Add()([inputs, attention(inputs, inputs)])
+    x = keras.layers.Dense(8, "relu", name="b1_expand")(x)
+    x = keras.layers.Dense(6, name="b1_project")(x)
+    model = keras.Model(inputs, x)
+    kernel, bias = model.get_layer("b1_expand").get_weights()
+    bias = np.random.default_rng(1).normal(size=8)
+    model.get_layer("b1_expand").set_weights([np.tile(kernel[:, :4], 2), np.tile(bias[:4], 2)])
+    for number, layer in enumerate((attention.query_dense, attention.key_dense)):
+        kernel, _ = layer.get_weights()
+        bias = np.random.default_rng(number).normal(size=(2, 4))
+        # an own combination in every head
+        for head in range(2):
+            combination = [[1.0, -0.5 * head], [0.3, 0.8 + number]]
+            kernel[:, head, 2:] = kernel[:, head, :2] @ combination
+            bias[head, 2:] = bias[head, :2] @ combination
+        layer.set_weights([kernel, bias])
+    return model
+
+
+def test_columns_that_follow_from_others_are_folded_into_hidden_layers_and_scores() -> None:
+    model = repeated_attention()
+    x = np.random.default_rng(2).normal(size=(60, 5, 6)).astype(np.float32)
+    given = repair_vit.record_inputs(model, x)
+    columns = {"b1_attention": np.arange(2), "b1_expand": np.arange(4)}
+    small, kept = repair_vit.cut(model, columns)
+    assert small.get_layer("b1_expand").kernel.shape == (6, 4)
+    assert small.get_layer("b1_attention").query_dense.kernel.shape == (6, 2, 2)
+    assert [list(kept[name][1]) for name in kept if "b1_expand/kernel" in name] == [[0, 1, 2, 3]]
+    before = np.abs(np.asarray(small(x)) - np.asarray(model(x))).max()
+    repair_vit.compensate(small, model, given, columns, 1e-9)
+    after = np.abs(np.asarray(small(x)) - np.asarray(model(x))).max()
+    assert before > 0.1
+    assert after < 1e-3 * before
+
+
+def test_columns_that_contribute_most_are_kept() -> None:
+    model = repeated_attention()
+    kernel, bias = model.get_layer("b1_project").get_weights()
+    kernel[[1, 5, 6]] = 0.0
+    model.get_layer("b1_project").set_weights([kernel, bias])
+    query, bias = model.get_layer("b1_attention").query_dense.get_weights()
+    query[..., 2] = bias[:, 2] = 1e-6
+    model.get_layer("b1_attention").query_dense.set_weights([query, bias])
+    given = repair_vit.record_inputs(
+        model, np.ones((3, 5, 6), np.float32) * [[[1], [2], [0], [1], [3]]]
+    )
+    found = repair_vit.choose_columns(model, given, 0.625)
+    assert not {1, 5, 6} & set(found["b1_expand"])
+    assert len(found["b1_expand"]) == 5
+    assert 2 not in found["b1_attention"]
 
 
 # -- what is shared ------------------------------------------------------------------------
