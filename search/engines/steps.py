@@ -194,14 +194,16 @@ class StepRunner:
         """
         sizes: list[dict[str, Any]] = []
         first, began = builder.original_files.first, time.monotonic()
+        # all formats, because the time of one says little about that of another
+        counts = self._plan.front_cost in ("macs", "params")
+        formats = (first,) if counts else tuple(builder.original_files.val)
         for share in SHARES:
             # the next one probably takes as long as those before did on average
             if sizes and (now := time.monotonic()) + (now - began) / len(sizes) > end:
                 break
             try:
-                # other formats follow with the fine-tuning
                 candidate = builder.build(
-                    name_size(name, share), first, {"macs": share * builder.counted.macs}, (first,)
+                    name_size(name, share), first, {"macs": share * builder.counted.macs}, formats
                 )
             except FeasibleError:
                 continue  # a larger one may be possible

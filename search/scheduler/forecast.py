@@ -21,8 +21,9 @@ REPAIRED_PRIOR = 0.7
 """Log of the ratio of errors before fine-tuning, per halving of the MACs, likewise."""
 PRIOR_WEIGHT = 3.0
 """Number of observations that a prior counts as."""
-PRIOR_SPREAD = 0.15
-"""Standard deviation of the log of a ratio of errors before anything is known."""
+TUNED_SPREAD, REPAIRED_SPREAD = 0.06, 0.15
+"""Standard deviations of both logs before anything is known. Fine-tuned sizes were 0.04 to 0.05
+from their forecasts in seven runs of benchmarks/run_front.py, on images and on a table."""
 FORMAT_PRIOR = 0.05
 """Log of the error of a file of another format over that of the float file, likewise."""
 OVERHEAD_PRIOR, LATENCY_WEIGHT = 0.3, 0.1
@@ -103,7 +104,7 @@ class RidgeModel:
         """Return the prediction of a row."""
         return float(np.dot(row, self.fit()))
 
-    def estimate_spread(self, prior: float = PRIOR_SPREAD) -> float:
+    def estimate_spread(self, prior: float) -> float:
         """Return the standard deviation of a prediction, which begins with a prior one."""
         squares = PRIOR_WEIGHT * prior**2
         if self.rows:
@@ -179,13 +180,14 @@ class Forecaster:
         Returns:
             The error (1 - metric), and the standard deviation of its log.
         """
-        spread, limit = self.tuned.estimate_spread(), math.inf
+        spread, limit = self.tuned.estimate_spread(TUNED_SPREAD), math.inf
         if repaired is not None:
             limit = max(repaired, 0.0)  # fine-tuning makes nothing worse
         else:
             repaired = self.repaired.predict((halvings,))
             slope = float(self.tuned.fit()[2])
-            spread = math.hypot(spread, slope * self.repaired.estimate_spread() * halvings)
+            repaired_spread = self.repaired.estimate_spread(REPAIRED_SPREAD)
+            spread = math.hypot(spread, slope * repaired_spread * halvings)
         log_ratio = min(limit, self.tuned.predict((1.0, halvings, repaired)))
         return max(1 - quality, LEAST_ERROR) * math.exp(log_ratio), spread
 
@@ -245,7 +247,12 @@ class Forecaster:
         return points
 
     def predict_pruned_files(
-        self, model: str, originals: Sequence[FileResult], error: float, share: float
+        self,
+        model: str,
+        originals: Sequence[FileResult],
+        error: float,
+        share: float,
+        files: Sequence[FileResult] = (),
     ) -> list[Point]:
         """Predict the error and the cost of a pruned model's files.
 
@@ -254,6 +261,7 @@ class Forecaster:
             originals: Files of the model that is pruned.
             error: Error (1 - metric) of the pruned model's float file.
             share: Share of the MACs that it keeps.
+            files: Its files before a fine-tuning, which changes no cost.
 
         Returns:
             A point for each of the originals.
@@ -262,7 +270,11 @@ class Forecaster:
         if not self.counts_macs:
             overhead = self._get_overhead(model).predict((1.0,))
             kept += min(max(overhead, 0.0), 1.0) * (1 - share)
-        return [(self._predict_error(item.format, error), item.cost * kept) for item in originals]
+        known = {item.format: item.cost for item in files}
+        return [
+            (self._predict_error(item.format, error), known.get(item.format, item.cost * kept))
+            for item in originals
+        ]
 
     def _predict_error(self, name: str, error: float) -> float:
         """Predict the error of a file of a format from that of the float file."""

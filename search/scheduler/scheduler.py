@@ -112,9 +112,7 @@ class Scheduler:
         if not may_search or trials >= FIRST_TRIALS or elapsed >= FIRST_SHARE * self.seconds:
             steps += self._list_steps(left)
         steps = [
-            replace(step, gain=step.gain * self._calibrate(step.kind))
-            for step in steps
-            if step.gain > 0
+            replace(it, gain=it.gain * self._calibrate(it.kind)) for it in steps if it.gain > 0
         ]
         if not steps:
             return None
@@ -131,8 +129,7 @@ class Scheduler:
 
     def add_trial(self, elapsed: float) -> Step:
         """Begin a trial that was not chosen here, such as one of an earlier process."""
-        step = Step(self._count, TRIAL, begun=elapsed)
-        self.resume(step)
+        self.resume(step := Step(self._count, TRIAL, begun=elapsed))
         return step
 
     def cancel(self, step: Step) -> None:
@@ -252,35 +249,35 @@ class Scheduler:
         self, model: ScheduledModel, share: float
     ) -> tuple[float, float, list[Point]]:
         """Forecast a fine-tuned size of a model: error, spread of its log, points of the files."""
-        repaired, macs = None, share * model.macs
-        if share == 1:
-            repaired = 0.0
-        elif (size := model.sizes.get(share)) is not None:
+        files: Sequence[FileResult] = ()
+        repaired, macs = (0.0 if share == 1 else None), share * model.macs
+        if share < 1 and (size := model.sizes.get(share)) is not None:
             repaired = compute_log_ratio(size.result.quality, model.quality)
-            macs = size.result.macs
+            macs, files = size.result.macs, size.result.files
         halvings = math.log2(model.macs / max(macs, 1.0))
         error, spread = self._forecaster.predict_tuned(model.quality, halvings, repaired)
         originals = () if model.original is None else model.original.files
         if originals:
             points = self._forecaster.predict_pruned_files(
-                model.name, originals, error, macs / model.macs
+                model.name, originals, error, macs / model.macs, files
             )
         else:
             points = self._forecaster.predict_files(error, self._forecaster.predict_cost(macs))
         return error, spread, points
 
     def _list_expected(self, kinds: Sequence[str]) -> list[Point]:
-        """Return the forecast files of running steps."""
-        return [
-            point
-            for step in self.running
-            if step.kind in kinds and (model := self.models.get(step.model)) is not None
-            for point in (
-                self._predict_original(model)
-                if step.kind == EXPORT
-                else self._predict_size(model, step.share)[2]
-            )
-        ]
+        """Return the forecast files of running steps, or those that they are made for."""
+        points: list[Point] = []
+        for step in self.running:
+            model = self.models.get(step.model)
+            if step.kind not in kinds or model is None:
+                continue
+            if step.kind == EXPORT:
+                points += self._predict_original(model)
+            else:
+                for share in (step.share,) if step.kind == TUNE else SHARES:
+                    points += self._predict_size(model, share)[2]
+        return points
 
     def _list_steps(self, left: float) -> Iterator[Step]:
         """Yield the possible steps with the models that exist, with their forecasts."""
@@ -289,7 +286,9 @@ class Scheduler:
         scale, files = self._build_scale(), self.list_points()
         expected = scale.reduce(files + self._list_expected((EXPORT, TUNE)))
         pending = [model for model in self.models.values() if not model.is_exported]
-        potential = scale.reduce(expected + self._predict_originals(pending))
+        # other models compete with the sizes of one that is being pruned, or trained to be pruned
+        pending_sizes = self._list_expected((CONTINUE, PRUNE))
+        potential = scale.reduce(expected + self._predict_originals(pending) + pending_sizes)
         export_seconds, pruning_seconds = map(self.estimate_seconds, (EXPORT, PRUNE))
         factor = estimate_mean(self._factors, PRIOR_FACTOR)
         busy = {(step.kind, step.model, step.share) for step in self.running}
@@ -396,7 +395,8 @@ class Scheduler:
             model.is_pruned = True
             for size in result.sizes:
                 model.sizes[size.share] = ScheduledSize(size)
-                self._forecaster.observe_files(size.files, size.macs)
+                # formats differ less by accuracy before a fine-tuning than after it
+                self._forecaster.observe_files(size.files[:1], size.macs)
                 halvings = math.log2(model.macs / size.macs)
                 self._forecaster.repaired.observe(
                     (halvings,), compute_log_ratio(size.quality, model.quality)

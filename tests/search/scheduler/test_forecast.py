@@ -99,17 +99,29 @@ def test_fine_tuning_is_learned_from_pairs() -> None:
     error, spread = forecaster.predict_tuned(0.9, 1.0, 0.5)
     # -0.05 + 0.08 x 1 + 0.1 x 0.5
     assert error == pytest.approx(0.1 * math.exp(0.08))
-    assert spread == pytest.approx(0.15)
+    assert spread == pytest.approx(0.06)
     # a model that is not pruned yet: reconstructed its error is 0.7 per halving larger, in logs
     error, wider = forecaster.predict_tuned(0.9, 2.0, None)
     assert error == pytest.approx(0.1 * math.exp(-0.05 + 0.16 + 0.14))
-    assert wider == pytest.approx(math.hypot(0.15, 0.1 * 0.15 * 2))
+    assert wider == pytest.approx(math.hypot(0.06, 0.1 * 0.15 * 2))
     for halvings in (0.5, 1.0, 1.5, 2.0) * 20:
         forecaster.repaired.observe((halvings,), 0.3 * halvings)
         forecaster.tuned.observe((1.0, halvings, 0.3 * halvings), 0.2 * halvings - 0.1)
     error, spread = forecaster.predict_tuned(0.9, 1.0, None)
     assert error == pytest.approx(0.1 * math.exp(0.1), rel=0.01)
     assert spread < 0.04
+
+
+def test_known_costs_of_a_size_are_not_forecast() -> None:
+    forecaster = Forecaster(("float32", "int8"))
+    originals = FileResult("float32", 0.9, 0.1), FileResult("int8", 0.9, 0.04)
+    slow = FileResult("int8", 0.3, 0.039)
+    (_, float_cost), (_, int8_cost) = forecaster.predict_pruned_files(
+        "m", originals, 0.2, 0.5, [slow]
+    )
+    # half of the MACs, and 0.3 of the rest as overhead
+    assert float_cost == pytest.approx(0.1 * (0.5 + 0.3 * 0.5))
+    assert int8_cost == 0.039
 
 
 def test_fine_tuning_is_not_forecast_to_do_harm() -> None:

@@ -238,6 +238,66 @@ def test_the_front_is_of_files_that_no_other_beats() -> None:
         assert other.quality > one.quality
 
 
+def test_a_size_whose_files_save_no_time_is_worth_least() -> None:
+    """The int8 file of the largest size takes as long as that of the original."""
+
+    def list_gains(ratio: float) -> dict[float, float]:
+        scheduler = make_scheduler()
+        original = 0.9, 1e6
+        for step, sizes in (
+            (TRIAL, (SizeResult(1.0, *original),)),
+            (CONTINUE, ()),
+            (EXPORT, (SizeResult(1.0, *original, make_files(0.9, 0.1, 0.04)),)),
+            (PRUNE, tuple(
+                SizeResult(share, 0.85, share * 1e6, make_files(0.85, 0.1 * share, cost))
+                for share in SHARES
+                for cost in [0.04 * (ratio if share == 0.6 else share)]
+            )),
+        ):  # fmt: skip
+            begun = Step(len(scheduler.ended), step, "" if step == TRIAL else "0000")
+            scheduler.resume(begun)
+            scheduler.finish(begun, StepResult("0000", 20.0, sizes, epochs=10))
+        chosen = {}
+        while (step := scheduler.choose(100.0, may_search=False)) is not None:
+            chosen[step.share] = step.gain
+        return chosen
+
+    slow, fast = list_gains(1.0), list_gains(0.6)
+    assert set(slow) == set(fast) == set(SHARES)
+    assert [*slow][-1] == 0.6  # the last one that is chosen
+    assert slow[0.6] < 0.3 * fast[0.6]
+
+
+def make_files(quality: float, cost: float, int8_cost: float) -> tuple[FileResult, ...]:
+    return FileResult("float32", quality, cost), FileResult("int8", quality, int8_cost)
+
+
+def test_a_model_that_the_sizes_of_another_will_beat_is_left_alone() -> None:
+    scheduler = make_scheduler(3600)
+    # the smaller model is worse than the larger one will be at the same cost
+    for name, quality, macs in (("0000", 0.9, 1e6), ("0001", 0.7, 3e5)):
+        files = make_files(quality, macs / 1e7, macs / 2e7)
+        for kind, sizes in (
+            (TRIAL, (SizeResult(1.0, quality, macs),)),
+            (EXPORT, (SizeResult(1.0, quality, macs, files),)),
+        ):
+            step = Step(len(scheduler.ended), kind, "" if kind == TRIAL else name)
+            scheduler.resume(step)
+            scheduler.finish(step, StepResult(name, 20.0, sizes, epochs=10))
+    first = scheduler.choose(100.0, may_search=False)
+    assert first is not None
+    assert (first.kind, first.model) == (CONTINUE, "0000")
+    other = scheduler.choose(100.0)
+    assert other is not None
+    assert other.kind == TRIAL
+    scheduler.cancel(other)
+    # once it has ended, its sizes are made
+    scheduler.finish(first, StepResult("0000", 20.0, (), first.epochs))
+    second = scheduler.choose(120.0, may_search=False)
+    assert second is not None
+    assert (second.kind, second.model) == (PRUNE, "0000")
+
+
 def test_pruning_is_left_alone_where_it_never_pays() -> None:
     def count(recovery: float) -> int:
         steps = simulate(make_scheduler(), World(recovery=recovery))
