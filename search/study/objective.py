@@ -45,6 +45,9 @@ SEED_ATTR = "seed"
 """Trial attribute that holds the seed of the trial's weights and batches."""
 STOP_MARGIN = 0.02
 """Lead of another trial's metric from which on a trial is dominated; see docs/results/search.md."""
+LEAST_SHARE = 0.25
+"""Share of its epochs that a trial with a time limit must be able to train: with less it says
+little about its architecture, and costs what several others would take."""
 SEED_GIVEN = "seed_given"
 """Trial attribute that marks trials queued with a seed: replays and retries."""
 COSTS_ATTR = "costs"
@@ -62,6 +65,46 @@ def get_trial_seed(plan: SearchPlan, trial: optuna.Trial) -> int:
     """Return the seed of a trial's weights and batches: a stored one, or one from its number."""
     drawn = np.random.SeedSequence((plan.seed, trial.number)).generate_state(1)[0]
     return int(trial.user_attrs.get(SEED_ATTR, drawn >> 1))  # below 2^31
+
+
+class TrialTooSlow(Exception):
+    """A trial whose epochs are too slow for its time limit."""
+
+
+class SpeedMonitor:
+    """Monitor of the speed of a training with a time limit.
+
+    Args:
+        seconds: The time limit.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._began = seconds, time.perf_counter()
+        self._first: tuple[float, float] | None = None
+
+    def on_share(self, share: float) -> None:
+        """Check the speed since the first steps, which include the compilation.
+
+        Args:
+            share: Share of the training that is done.
+
+        Raises:
+            TrialTooSlow: Less than `LEAST_SHARE` of it would fit.
+        """
+        spent = time.perf_counter() - self._began
+        if share == 0:
+            self._began += spent
+        elif self._first is None:
+            self._first = spent, share
+        elif share < LEAST_SHARE:
+            first_spent, first_share = self._first
+            speed = (share - first_share) / max(spent - first_spent, 1e-9)
+            fitting = first_share + speed * (self._seconds - first_spent)
+            if fitting < LEAST_SHARE:
+                raise TrialTooSlow(
+                    f"too slow: {100 * fitting:.0f} % of its training would fit into the "
+                    f"{self._seconds:.0f} s that a trial has"
+                )
 
 
 def evaluate_trial(
@@ -85,11 +128,13 @@ def evaluate_trial(
         folder: Folder for the model and the record.
         device: Device of the training.
         on_progress: Callback for progress, called with (text, share).
-        seconds: Time limit of the trial, at which its training ends; default: none.
+        seconds: Time limit of the trial, at which its training ends; default: none. All but the
+            first one are rejected if they are so slow that they would train less than `LEAST_SHARE`
+            of their epochs.
 
     Returns:
-        The candidate: complete, stopped (dominated), rejected (above a limit), a duplicate, or
-        failed (diverged).
+        The candidate: complete, stopped (dominated), rejected (above a limit, or too slow), a
+        duplicate, or failed (diverged).
 
     Raises:
         TrialGivenUp: The trial was given to another worker.
@@ -122,6 +167,8 @@ def evaluate_trial(
         return _write_candidate(folder, replace(candidate, state=REJECTED, reason=reason))
     check_saveable(model)  # fails before the training rather than after it
     monitor = TrainingMonitor(trial, plan, costs, name, on_progress)
+    if seconds is not None:
+        seconds = max(0.0, seconds - (time.perf_counter() - began))
     try:
         result = train(
             model,
@@ -132,12 +179,15 @@ def evaluate_trial(
             select_by=plan.search.objectives[0],
             on_epoch=monitor.on_epoch,
             should_stop=monitor.should_stop,
-            seconds=None if seconds is None else max(0.0, seconds - (time.perf_counter() - began)),
+            seconds=seconds,
+            # the space's baseline, whose epochs were planned to fit, is trained in any case
+            on_share=SpeedMonitor(seconds).on_share if seconds and trial.number else None,
         )
-    except TrainingDiverged as error:
+    except (TrainingDiverged, TrialTooSlow) as error:
+        state = FAILED if isinstance(error, TrainingDiverged) else REJECTED
         spent = time.perf_counter() - began
         return _write_candidate(
-            folder, replace(candidate, state=FAILED, reason=str(error), seconds=spent)
+            folder, replace(candidate, state=state, reason=str(error), seconds=spent)
         )
     if not monitor.stop_reason:
         save_model(convert_to_float32(model), folder.get_model_path(name))

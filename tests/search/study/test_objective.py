@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import optuna
@@ -17,9 +18,14 @@ from compress.train import loop
 from compress.train.predict import predict_logits
 from search.plan import SearchPlan
 from search.spaces import SPACES
-from search.study import optimizers
+from search.study import objective, optimizers
 from search.study.directory import SearchFolder
-from search.study.objective import evaluate_trial, get_objective_values
+from search.study.objective import (
+    SpeedMonitor,
+    TrialTooSlow,
+    evaluate_trial,
+    get_objective_values,
+)
 from tests.contracts.space import ask
 
 
@@ -71,6 +77,51 @@ def test_a_trial_whose_time_is_over_counts_as_it_is(
     model = load_model(folder.get_model_path(candidate.id))
     predicted = predict_logits(model, digits, "val").argmax(-1)
     assert candidate.val["accuracy"] == pytest.approx((predicted == digits.val.y).mean())
+
+
+def watch(monkeypatch: pytest.MonkeyPatch, seconds: float, *calls: tuple[float, float]) -> None:
+    """Tell a monitor the shares that are done at some times."""
+    clock = [5.0]
+    monkeypatch.setattr(objective, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monitor = SpeedMonitor(seconds)
+    for now, share in calls:
+        clock[0] = now
+        monitor.on_share(share)
+
+
+def test_a_training_that_will_do_a_quarter_of_its_epochs_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # the first 2 % take 30 s, because they compile, the next ones 8 s each: 2 + 70 / 8 x 2 = 19.5 %
+    calls = (10.0, 0.0), (40.0, 0.02), (48.0, 0.04)
+    with pytest.raises(TrialTooSlow, match="too slow: 20 % of its training would fit into the 100"):
+        watch(monkeypatch, 100.0, *calls)
+    # 2 + 100 / 8 x 2 = 27 %, and what is done already counts
+    watch(monkeypatch, 130.0, *calls)
+    watch(monkeypatch, 100.0, *calls[:2])
+    watch(monkeypatch, 100.0, *calls[:2], (48.0, 0.25))
+
+
+def test_slow_trials_are_rejected_early_but_for_the_first_one(
+    digits: Dataset, cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "STEPS_PER_CALL", 2)
+    plan = from_flat(SearchPlan, {"epochs": 3})
+    folder = SearchFolder(tmp_path)
+    folder.claim("run", plan)
+    monkeypatch.setattr(objective, "LEAST_SHARE", 1e6)  # nothing is as fast as that
+    study, found = optuna.create_study(), []
+    for size in (32, 64):
+        study.enqueue_trial(trial_with(plan, digits, batch_size=size).params)
+        found.append(evaluate_trial(
+            study.ask(), digits, plan, folder, cpu, lambda text, share: None, seconds=60.0
+        ))  # fmt: skip
+    first, second = found
+    assert first.state == "complete"
+    assert second.state == "rejected"
+    assert second.reason.startswith("too slow: ")
+    assert second.seconds > 0
+    assert not folder.get_model_path(second.id).exists()
 
 
 @pytest.mark.parametrize(
