@@ -30,7 +30,7 @@ from benchmarks import _docs, _stored
 from benchmarks._stored import Stored
 from compress.core.atomic_files import replace_file
 from compress.core.errors import InputError
-from compress.core.statistics import Difference, compare_means
+from compress.core.statistics import CONFIDENCE_LEVEL, Difference
 from compress.measure.latency_record import RANGE, compute_median_spread
 
 if TYPE_CHECKING:
@@ -198,6 +198,31 @@ def told_ratio(row: Mapping[str, Any] | None) -> str:
     low, high = row["low"], row["high"]
     text = f"{row['ratio']:.2f}x {bounds(row, f'{low:.2f}', f'{high:.2f}')}"
     return text + (" (a tie)" if low <= 1.0 <= high else "")
+
+
+def compare_means(
+    new: float, new_error: float, new_count: int, old: float, old_error: float, old_count: int
+) -> Difference:
+    """Compare two means over seeds, using their standard errors.
+
+    Args:
+        new, old: The means.
+        new_error, old_error: Their standard errors, at least 0.
+        new_count, old_count: Numbers of seeds, at least 2. With an `old_count` of 0, `old` is a
+            constant without an error.
+
+    Reference:
+        Welch 1947, "The generalization of 'Student's' problem when several different population
+        variances are involved".
+    """
+    from scipy import stats
+
+    parts = [(new_error**2, new_count), (old_error**2, old_count)]
+    variance = sum(error for error, _ in parts)
+    below = sum(error**2 / (count - 1) for error, count in parts if count > 1)
+    freedom = variance**2 / below if below > 0 else max(new_count - 1, old_count - 1, 1)
+    half = float(stats.t.ppf((1 + CONFIDENCE_LEVEL) / 2, freedom)) * math.sqrt(variance)
+    return Difference(new - old, new - old - half, new - old + half)
 
 
 @dataclass(frozen=True)

@@ -31,10 +31,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks._common import Benchmark, table
+from benchmarks._common import Benchmark, compare_means, table
 from benchmarks._stored import RESULTS, Stored
 from compress.core.errors import RunFailed
-from compress.core.statistics import compare_examples, compare_means, compare_shares
+from compress.core.statistics import compare_examples, compare_shares
 from compress.measure.verdict import (
     MET,
     MISSED,

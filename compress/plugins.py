@@ -16,13 +16,15 @@ CRITERIA: Registry[Any] = Registry(
     {
         "l1": f"{_CRITERIA}.magnitude:score_l1",
         "l2": f"{_CRITERIA}.magnitude:score_l2",
-        "bn_scale": f"{_CRITERIA}.magnitude:score_bn_scale",
-        "fpgm": f"{_CRITERIA}.magnitude:score_fpgm",
         "taylor": f"{_CRITERIA}.taylor:score_taylor",
         "activation": f"{_CRITERIA}.magnitude:score_activation",
         "reconstruction": f"{_CRITERIA}.reconstruction:score_reconstruction",
         "random": f"{_CRITERIA}.magnitude:score_random",
     },
+    removed=dict.fromkeys(
+        ("bn_scale", "fpgm"),
+        "No figure showed that it gains anything over l2. Use l2, or a criterion of your own.",
+    ),
 )
 """Functions `score(group, context) -> (units,)`: `compress.prune.channels.criteria.Criterion`."""
 

@@ -1,9 +1,9 @@
 """Confidence intervals of metrics and of their differences, with one rule for ties.
 
 Two results differ if the 95 % interval of their difference excludes zero. The interval depends on
-the comparison: results on the same examples (`compare_examples`), proportions of two samples
-(`compare_shares`), means over seeds (`compare_means`). If the best of several is compared, the
-level is corrected for the number of comparisons.
+the comparison: results on the same examples (`compare_examples`), or proportions of two samples
+(`compare_shares`). If the best of several is compared, the level is corrected for the number of
+comparisons.
 """
 
 from __future__ import annotations
@@ -133,42 +133,6 @@ def compare_shares(
     variance = first * (1 - first) / (new_count + 2) + second * (1 - second) / (old_count + 2)
     half = _compute_quantile(level) * math.sqrt(variance)
     return Difference(new - old, first - second - half, first - second + half, level)
-
-
-def compare_means(
-    new: float,
-    new_error: float,
-    new_count: int,
-    old: float,
-    old_error: float,
-    old_count: int,
-    *,
-    comparisons: int = 1,
-) -> Difference:
-    """Compare two means over seeds, using their standard errors.
-
-    Args:
-        new, old: The means.
-        new_error, old_error: Their standard errors, at least 0.
-        new_count, old_count: Numbers of seeds, at least 2. With an `old_count` of 0, `old` is a
-            constant without an error.
-        comparisons: Number of differences for which the interval must hold.
-
-    Example:
-        >>> compare_means(0.930, 0.001, 3, 0.927, 0.001, 3).is_tie
-        True
-
-    Reference:
-        Welch 1947, "The generalization of 'Student's' problem when several different population
-        variances are involved".
-    """
-    level = correct_level(comparisons)
-    parts = [(new_error**2, new_count), (old_error**2, old_count)]
-    variance = sum(error for error, _ in parts)
-    below = sum(error**2 / (count - 1) for error, count in parts if count > 1)
-    freedom = variance**2 / below if below > 0 else max(new_count - 1, old_count - 1, 1)
-    half = _compute_quantile(level, freedom) * math.sqrt(variance)
-    return Difference(new - old, new - old - half, new - old + half, level)
 
 
 def compute_mean_interval(values: npt.NDArray[np.generic]) -> tuple[float, float] | None:

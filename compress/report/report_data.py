@@ -196,12 +196,10 @@ class ModelDetails:
     """Details of a compressed model from a section.
 
     Attributes:
-        epochs: Number of epochs of the training before compression; None: unknown.
         choices: Hyperparameters of the model, in one line.
         commands: Commands that reproduce the model, each below a comment line.
     """
 
-    epochs: int | None = None
     choices: str = ""
     commands: tuple[str, ...] = ()
 

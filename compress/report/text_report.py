@@ -9,7 +9,7 @@ from compress.data.tasks import TASKS, describe_metric, split_metric_name
 from compress.measure import formatting
 from compress.report.file_selection import find_original, select_files
 from compress.run.compressed_model import CompressedModel
-from compress.run.origin import UNKNOWN_TRAINING, TrainingHistory
+from compress.run.origin import TrainingHistory
 
 if TYPE_CHECKING:
     from compress.report.report_data import Report, Row
@@ -117,14 +117,6 @@ def describe_training(report: Report, record: CompressedModel) -> str:
         record: Record of the model.
     """
     before = TrainingHistory(record.dense_epochs, record.dense_begun)
-    if record.dense_epochs is None and record.finetuned is None:
-        # older records lack the history: use the epochs of a section, if any
-        epochs_by_section = (
-            section.describe_model(record.model).epochs for section in report.sections
-        )
-        before = next(
-            (TrainingHistory(epochs) for epochs in epochs_by_section if epochs), UNKNOWN_TRAINING
-        )
     epochs = "epoch" if before.epochs == 1 else "epochs"
     original_text = (
         "for how many epochs the original was trained is unknown"

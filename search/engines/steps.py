@@ -195,8 +195,11 @@ class StepRunner:
         sizes: list[dict[str, Any]] = []
         first, began = builder.original_files.first, time.monotonic()
         # all formats, because the time of one says little about that of another
-        counts = self._plan.front_cost in ("macs", "params")
-        formats = (first,) if counts else tuple(builder.original_files.val)
+        formats = (
+            (first,)
+            if self._plan.front_cost in ("macs", "params")
+            else tuple(builder.original_files.val)
+        )
         for share in SHARES:
             # the next one probably takes as long as those before did on average
             if sizes and (now := time.monotonic()) + (now - began) / len(sizes) > end:

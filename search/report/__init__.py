@@ -105,16 +105,13 @@ class SearchSection(Section):
         return compute_search_facts(self._report)
 
     def describe_model(self, model: str) -> ModelDetails:
-        """Return the choices and the training records; see `Section.describe_model`."""
+        """Return the choices and the command that trains it again; see `Section.describe_model`."""
         report = self._report
         candidate = next((item for item in report.candidates if item.id == model), None)
-        finals = [item.epochs for item in report.finals if item.model == model]
-        history = len(candidate.history) if candidate is not None else 0
-        epochs = next((count for count in (*finals, history) if count), None)
         if candidate is None:
-            return ModelDetails(epochs)
+            return ModelDetails()
         replay = f"# train it again\n{format_replay_command(report, candidate)}"
-        return ModelDetails(epochs, format_choices(candidate), (replay,))
+        return ModelDetails(format_choices(candidate), (replay,))
 
     def to_json(self) -> dict[str, Any]:
         """See `Section.to_json`."""

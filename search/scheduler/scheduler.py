@@ -45,8 +45,7 @@ time in which they begin; the first one ends in any case."""
 COST_TOLERANCE = 1.03
 """Ratio of the costs of two files up to which they count as equal."""
 TRIAL_PRIOR = 0.9
-"""Error of the trial that the forecast counts as one more, over the smallest error so far; its cost
-is that of the model with that error."""
+"""Error of the one more trial that a forecast counts, over the smallest error, at the same cost."""
 CALIBRATED = {EXPORT: EXPORT, PRUNE: TUNE, TUNE: TUNE}
 """Kind of step -> the kind whose gains show by how much forecasts of its gains are wrong."""
 CALIBRATION_WEIGHT = 2.0
@@ -286,9 +285,10 @@ class Scheduler:
         scale, files = self._build_scale(), self.list_points()
         expected = scale.reduce(files + self._list_expected((EXPORT, TUNE)))
         pending = [model for model in self.models.values() if not model.is_exported]
-        # other models compete with the sizes of one that is being pruned, or trained to be pruned
-        pending_sizes = self._list_expected((CONTINUE, PRUNE))
-        potential = scale.reduce(expected + self._predict_originals(pending) + pending_sizes)
+        # other models compete with the sizes of one that is being pruned, or trained for that
+        potential = scale.reduce(
+            expected + self._predict_originals(pending) + self._list_expected((CONTINUE, PRUNE))
+        )
         export_seconds, pruning_seconds = map(self.estimate_seconds, (EXPORT, PRUNE))
         factor = estimate_mean(self._factors, PRIOR_FACTOR)
         busy = {(step.kind, step.model, step.share) for step in self.running}

@@ -24,7 +24,7 @@ STOPPED, DUPLICATE = "stopped", "duplicate"
 LOST = "lost"
 """State of a placeholder record: the trial runs again under another number."""
 FURTHER_SUFFIX = ".further.json"
-"""End of the name of the record of a further training."""
+"""End of the name of the record of a further training: model, epochs (those of its trial, too)."""
 STATES = (COMPLETE, REJECTED, FAILED, STOPPED, DUPLICATE, LOST)
 
 
@@ -200,11 +200,6 @@ class SearchFolder(RunFolder):
         write_json(
             self.final / f"{build_final_name(record.model, record.place)}.json", record.to_json()
         )
-
-    def write_further(self, model: str, epochs: int) -> None:
-        """Write the number of epochs of a candidate's final `.keras` file, its trial included."""
-        content = {"model": model, "epochs": epochs}
-        write_json(self.final / f"{model}{FURTHER_SUFFIX}", content)
 
     def read_candidates(self) -> list[Candidate]:
         """Return all candidates that ended, in order of their numbers."""

@@ -79,32 +79,28 @@ class SpeedMonitor:
     """
 
     def __init__(self, seconds: float) -> None:
-        self._seconds, self._began = seconds, time.perf_counter()
-        self._first: tuple[float, float] | None = None
+        self._seconds, self._calls = seconds, list[tuple[float, float]]()
 
     def on_share(self, share: float) -> None:
         """Check the speed since the first steps, which include the compilation.
 
         Args:
-            share: Share of the training that is done.
+            share: Share of the training that is done; 0 at the first call.
 
         Raises:
             TrialTooSlow: Less than `LEAST_SHARE` of it would fit.
         """
-        spent = time.perf_counter() - self._began
-        if share == 0:
-            self._began += spent
-        elif self._first is None:
-            self._first = spent, share
-        elif share < LEAST_SHARE:
-            first_spent, first_share = self._first
-            speed = (share - first_share) / max(spent - first_spent, 1e-9)
-            fitting = first_share + speed * (self._seconds - first_spent)
-            if fitting < LEAST_SHARE:
-                raise TrialTooSlow(
-                    f"too slow: {100 * fitting:.0f} % of its training would fit into the "
-                    f"{self._seconds:.0f} s that a trial has"
-                )
+        self._calls.append((time.perf_counter(), share))
+        if len(self._calls) < 3 or share >= LEAST_SHARE:
+            return
+        (began, _), (first, first_share), *_, (now, _) = self._calls
+        speed = (share - first_share) / max(now - first, 1e-9)
+        fitting = first_share + speed * (self._seconds - (first - began))
+        if fitting < LEAST_SHARE:
+            raise TrialTooSlow(
+                f"too slow: {100 * fitting:.0f} % of its training would fit into the "
+                f"{self._seconds:.0f} s that a trial has"
+            )
 
 
 def evaluate_trial(
@@ -167,8 +163,7 @@ def evaluate_trial(
         return _write_candidate(folder, replace(candidate, state=REJECTED, reason=reason))
     check_saveable(model)  # fails before the training rather than after it
     monitor = TrainingMonitor(trial, plan, costs, name, on_progress)
-    if seconds is not None:
-        seconds = max(0.0, seconds - (time.perf_counter() - began))
+    left = None if seconds is None else max(0.0, seconds - (time.perf_counter() - began))
     try:
         result = train(
             model,
@@ -179,9 +174,9 @@ def evaluate_trial(
             select_by=plan.search.objectives[0],
             on_epoch=monitor.on_epoch,
             should_stop=monitor.should_stop,
-            seconds=seconds,
+            seconds=left,
             # the space's baseline, whose epochs were planned to fit, is trained in any case
-            on_share=SpeedMonitor(seconds).on_share if seconds and trial.number else None,
+            on_share=SpeedMonitor(left).on_share if left and trial.number else None,
         )
     except (TrainingDiverged, TrialTooSlow) as error:
         state = FAILED if isinstance(error, TrainingDiverged) else REJECTED

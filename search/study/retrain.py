@@ -34,7 +34,13 @@ from compress.train import train
 from compress.train.predict import evaluate_model
 from search.plan import SearchPlan
 from search.study import optimizers
-from search.study.directory import Candidate, FinalTraining, SearchFolder, build_final_name
+from search.study.directory import (
+    FURTHER_SUFFIX,
+    Candidate,
+    FinalTraining,
+    SearchFolder,
+    build_final_name,
+)
 from search.study.objective import build_model
 
 SLOW_RATIO = 3.0
@@ -164,7 +170,10 @@ def train_further(
     if not result.val[metric] > candidate.val[metric]:
         return trained, None
     save_model(convert_to_float32(model), folder.final / f"{name}.keras")
-    folder.write_further(name, len(candidate.history) + len(result.history))
+    write_json(
+        folder.final / f"{name}{FURTHER_SUFFIX}",
+        {"model": name, "epochs": len(candidate.history) + len(result.history)},
+    )
     return trained, result.val[metric]
 
 

@@ -13,10 +13,8 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 import search.report
-from compress.core.atomic_files import read_json, write_json
 from compress.report import Section, load_report, render_report, write_report
 from compress.report.report_data import ModelDetails
-from compress.report.text_report import describe_training
 from tests.compress.report.test_file_selection import FILES, run_with
 
 if TYPE_CHECKING:
@@ -57,7 +55,7 @@ class Bakery(Section):
     screen_notes = ("three cakes",)
 
     def describe_model(self, model: str) -> ModelDetails:
-        return ModelDetails(7, f"flour for {model}", ("# bake it again\nbake <m>",))
+        return ModelDetails(f"flour for {model}", ("# bake it again\nbake <m>",))
 
     def to_json(self) -> dict[str, Any]:
         return {"front": ["m"], "bakery": {"cakes": 3}}
@@ -110,18 +108,3 @@ def test_whatever_a_section_adds_is_shown(tmp_path: Path) -> None:
     assert [row["on_front"] for row in files] == ["True"] * 4
     text = str(report)
     assert "- three cakes" in text
-
-
-def test_a_section_may_know_how_long(tmp_path: Path) -> None:
-    folder = run_with(tmp_path / "run", FILES)
-    report = load_report(folder.path)
-    assert "for how many epochs the original was trained is unknown" in describe_training(
-        report, report.compressed[0]
-    )
-    told = replace(report, sections=(Section(), Bakery()))
-    assert "the original was trained for 7 epochs" in describe_training(told, told.compressed[0])
-    # what a record says itself comes first
-    path = folder.compressed / "m.json"
-    write_json(path, {**read_json(path), "finetuned": 2, "dense_epochs": 4})
-    told = replace(load_report(folder.path), sections=(Bakery(),))
-    assert "the original was trained for 4 epochs" in describe_training(told, told.compressed[0])

@@ -101,7 +101,7 @@ CASES = {
     "paretune compress m.keras --feature-losses fi": ["fitnets"],
     "paretune compress m.keras --distill-loss d": ["dkd"],
     "paretune compress m.keras --formats onnx,int8-": ["onnx,int8-qat", "onnx,int8-mixed"],
-    "paretune compress m.keras --channel-criterion fp": ["fpgm"],
+    "paretune compress m.keras --channel-criterion ra": ["random"],
     "paretune compress m.keras --epochs": [],
     "paretune bench m.keras --runtimes o": ["onnx", "openvino"],
     "paretune bench m.keras --formats onn": [],

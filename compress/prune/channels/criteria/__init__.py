@@ -10,7 +10,7 @@ from compress.prune.channels.criteria._base import (
 )
 
 NEEDS_DATA = ("taylor", "activation", "reconstruction")  # built-in ones
-WITHOUT_LABELS = ("l1", "l2", "bn_scale", "fpgm", "activation", "reconstruction", "random")
+WITHOUT_LABELS = ("l1", "l2", "activation", "reconstruction", "random")
 """Built-in criteria that need no labels; custom criteria may need them."""
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Criteria by magnitude of weights, normalization scales or activations; random scores."""
+"""Criteria by magnitude of weights or activations; random scores."""
 
 from __future__ import annotations
 
@@ -35,44 +35,6 @@ def score_l2(group: Group, context: Context) -> Scores:
 def _score_norms(group: Group, context: Context, power: float) -> Scores:
     parts = [*context.kernels(group), *context.scales(group)] or context.slices(group)
     return context.combined([context.power_sums(part, power) ** (1 / power) for part in parts])
-
-
-def score_bn_scale(group: Group, context: Context) -> Scores:
-    """Score units by |gamma| of the normalization layers that they pass through, (units,).
-
-    A group that passes through none is scored by l2, which is noted in the report.
-
-    Reference:
-        Liu et al. 2017, "Learning Efficient Convolutional Networks through Network Slimming".
-    """
-    parts = context.scales(group)
-    if not parts:
-        context.notes.append(f"group '{group.name}' passes no normalization scale: scored by l2")
-        return score_l2(group, context)
-    return context.combined([context.power_sums(part, 1.0) for part in parts])
-
-
-def score_fpgm(group: Group, context: Context) -> Scores:
-    """Score units by the sum of distances of their kernel slices to all others', (units,).
-
-    A group without kernels is scored by l2, which is noted in the report.
-
-    Reference:
-        He et al. 2019, "Filter Pruning via Geometric Median", eq. 4; over all kernels of a unit
-        instead of its filter alone.
-    """
-    parts = context.kernels(group)
-    if not parts:
-        context.notes.append(f"group '{group.name}' owns no kernel: scored by l2")
-        return score_l2(group, context)
-    size = len(group.units)
-    squares = np.zeros((size, size))
-    for part in parts:
-        value = np.moveaxis(context.value(part.variable), part.axis, 0)
-        rows = value[part.entries].reshape(size, -1).astype(np.float64)
-        squared_norms = np.einsum("ij,ij->i", rows, rows)
-        squares += squared_norms[:, None] + squared_norms[None, :] - 2 * (rows @ rows.T)
-    return np.asarray(np.sqrt(np.maximum(squares, 0)).sum(1))
 
 
 def score_random(group: Group, context: Context) -> Scores:

@@ -88,27 +88,10 @@ def test_magnitudes() -> None:
         np.testing.assert_allclose(score(model, name), parts.mean(0), rtol=1e-6)
 
 
-def test_normalization_scale() -> None:
-    model = chain()
-    np.testing.assert_allclose(score(model, "bn_scale"), np.abs(weights(model)[1]), rtol=1e-6)
-
-
-def test_a_group_without_scale_is_scored_by_l2_and_says_so() -> None:
-    inputs = keras.Input((4,))
-    model = keras.Model(inputs, layers.Dense(3)(layers.Dense(6, name="a")(inputs)))
-    coupling = analyze_coupling(model)
-    context = Context(coupling)
-    found = CRITERIA["bn_scale"](coupling.groups[0], context)
-    np.testing.assert_array_equal(found, CRITERIA["l2"](coupling.groups[0], Context(coupling)))
-    assert context.notes == ["group 'a' passes no normalization scale: scored by l2"]
-
-
-def test_geometric_median() -> None:
-    model = chain()
-    a, _, b = weights(model)
-    rows = np.concatenate([a.T, b], axis=1)  # (units, what each owns)
-    distances = np.sqrt(((rows[:, None] - rows[None]) ** 2).sum(-1))
-    np.testing.assert_allclose(score(model, "fpgm"), distances.sum(1), rtol=1e-5)
+def test_criteria_that_gained_nothing_say_what_to_use() -> None:
+    for name in ("bn_scale", "fpgm"):
+        with pytest.raises(InputError, match=f"'{name}'.*gains anything over l2. Use l2"):
+            score(chain(), name)
 
 
 def test_taylor(blobs: Dataset) -> None:
