@@ -6,8 +6,8 @@ Reads data.npz (x_train, y_train, x_val, y_val, scaled) from the folder. For 60 
 samples candidates of front_net.py's space, which fit trains with Adam for `EPOCHS` epochs, or as
 many, or as large a part of one, as lets `TRIALS` of half the baseline's time fit. Then the
 candidates of its front by validation accuracy and MACs, the best one first, are pruned by tfmot to
-half of their weights during two more such epochs, in the time that is left; each is written in
-float32 and int8, pruned and not.
+half of their weights during two more such epochs, or as many as fit into their part of the time
+that is left; each is written in float32 and int8, pruned and not.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ import tf_keras as keras
 from front_net import baseline, build_net, count_net_macs
 
 SEARCH_SHARE, TRIALS, EPOCHS, PRUNED_EPOCHS, BATCH, SPARSITY = 0.6, 8, 6, 2, 64, 0.5
+PRUNED_SLOWDOWN = 1.3
+"""Time of an epoch that prunes, with its compilation, over one of the search."""
 PROBED = 20 * BATCH
 """Examples that are trained on to find out how long an epoch takes."""
 
@@ -90,7 +92,9 @@ def main() -> None:
     def objective(trial: optuna.Trial) -> tuple[float, float]:
         model = build_net(trial, shape, classes, keras)
         rate = trial.suggest_float("rate", 3e-4, 1e-2, log=True)
+        start = time.monotonic()
         accuracy = fit(model, rate, epochs, examples=examples, until=SEARCH_SHARE * seconds)
+        trial.set_user_attr("epoch_seconds", (time.monotonic() - start) / epochs)
         models[trial.number] = model
         return accuracy, count_net_macs(model)
 
@@ -103,12 +107,15 @@ def main() -> None:
     for trial in front:
         write_files(models[trial.number], data["x_train"], folder / "files" / f"{trial.number}")
     steps = -(-examples // BATCH)
-    for trial in front:
-        if time.monotonic() - began > 0.95 * seconds:
+    for number, trial in enumerate(front):
+        left = 0.95 * seconds - (time.monotonic() - began)
+        if left < 0:
             break
-        schedule = tfmot.sparsity.keras.PolynomialDecay(0.0, SPARSITY, 0, PRUNED_EPOCHS * steps)
+        part = left / (len(front) - number) / PRUNED_SLOWDOWN
+        pruned_epochs = max(PRUNED_EPOCHS, int(part / trial.user_attrs["epoch_seconds"]))
+        schedule = tfmot.sparsity.keras.PolynomialDecay(0.0, SPARSITY, 0, pruned_epochs * steps)
         pruned = tfmot.sparsity.keras.prune_low_magnitude(models[trial.number], schedule)
-        fit(pruned, trial.params["rate"] / 3, PRUNED_EPOCHS,
+        fit(pruned, trial.params["rate"] / 3, pruned_epochs,
             tfmot.sparsity.keras.UpdatePruningStep(), examples=examples,
             until=0.95 * seconds)  # fmt: skip
         stripped = tfmot.sparsity.keras.strip_pruning(pruned)
