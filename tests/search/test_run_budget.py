@@ -165,14 +165,19 @@ def test_files_cost_latency_unless_another_cost_is_named(
 def test_sizes_are_pruned_while_there_is_time(end: float, count: int) -> None:
     """The first one in any case."""
     builder = SimpleNamespace(
-        original_files=SimpleNamespace(first="float32"),
+        original_files=SimpleNamespace(first="float32", val={"float32": {}, "int8": {}}),
         counted=SimpleNamespace(macs=100),
-        build=lambda name, *_: name,
+        build=lambda name, _, __, formats: (name, formats),
     )
-    runner = SimpleNamespace(_describe=lambda _, name, share, __: {"name": name, "share": share})
-    sizes = StepRunner._prune(runner, builder, "0003", None, end)  # type: ignore[arg-type]
-    assert [size["share"] for size in sizes] == list(SHARES[:count])
-    assert sizes[0]["name"] == name_size("0003", SHARES[0])
+    # what is counted is the same in every format; what is timed is not
+    for cost, formats in (("latency_ms", ("float32", "int8")), ("macs", ("float32",))):
+        runner = SimpleNamespace(
+            _describe=lambda _, built, share, __: {"built": built, "share": share},
+            _plan=SimpleNamespace(front_cost=cost),
+        )
+        sizes = StepRunner._prune(runner, builder, "0003", None, end)  # type: ignore[arg-type]
+        assert [size["share"] for size in sizes] == list(SHARES[:count])
+        assert sizes[0]["built"] == (name_size("0003", SHARES[0]), formats)
 
 
 def test_a_pruning_leaves_time_to_fine_tune_a_size(
